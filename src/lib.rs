@@ -1,1 +1,3 @@
-//! x
+//! Adit, the service: settings, HTTP, SQL store, AWS clients and command line around the core in `adit-actors`.
+
+pub mod store;

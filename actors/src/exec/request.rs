@@ -1,0 +1,210 @@
+//! What a caller asks to run, validated.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::command;
+use crate::instance::InstanceTarget;
+
+/// Most words in an argv.
+pub const MAX_WORDS: usize = 1_024;
+/// Timeout when none is asked for, in seconds.
+pub const DEFAULT_TIMEOUT_S: u32 = 30;
+/// Longest timeout; a longer one asked for becomes this, in seconds.
+pub const MAX_TIMEOUT_S: u32 = 120;
+/// Most bytes of stdin, decoded.
+pub const MAX_STDIN_BYTES: usize = 1_048_576;
+
+/// What to run, as the caller gave it. [`ExecRequest::validate`] is the only way on.
+#[derive(Clone, Default)]
+pub struct ExecRequestParts {
+    /// The argv.
+    pub cmd: Vec<String>,
+    /// Timeout in seconds; 0 means the default.
+    pub timeout_s: u64,
+    /// Directory to run in; the login's home when absent.
+    pub cwd: Option<String>,
+    /// Variables to add to the environment.
+    pub env: BTreeMap<String, String>,
+    /// Standard input; empty means that it is at end of file.
+    pub stdin: Bytes,
+}
+
+/// A valid request. Holds what the command line is made of; prints nothing of it.
+#[derive(Clone)]
+pub struct ExecRequest {
+    pub(crate) cmd: Vec<String>,
+    pub(crate) timeout_s: u32,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) stdin: Bytes,
+}
+
+/// Why a request is not valid.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum InvalidRequest {
+    /// A field breaks its rule.
+    #[error("`{field}` {problem}")]
+    Field {
+        /// The field, as a path into the body: `cmd`, `cmd[3]`, `env.NAME`.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The quoted command line is longer than an instance accepts.
+    #[error("the quoted command line is {bytes} bytes long; at most {limit} can be run")]
+    CommandTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl InvalidRequest {
+    fn field(field: impl Into<String>, problem: &'static str) -> Self {
+        Self::Field { field: field.into(), problem }
+    }
+}
+
+impl ExecRequest {
+    /// Checks every rule and clamps the timeout.
+    ///
+    /// # Errors
+    /// The first rule that is broken, with the field that breaks it.
+    pub fn validate(parts: ExecRequestParts) -> Result<Self, InvalidRequest> {
+        check_words(&parts.cmd)?;
+        if let Some(cwd) = &parts.cwd {
+            check_cwd(cwd)?;
+        }
+        for (name, value) in &parts.env {
+            check_variable(name, value)?;
+        }
+        if parts.stdin.len() > MAX_STDIN_BYTES {
+            return Err(InvalidRequest::field("stdin", "is longer than 1,048,576 bytes"));
+        }
+        let request = Self {
+            cmd: parts.cmd,
+            timeout_s: clamp_timeout(parts.timeout_s),
+            cwd: parts.cwd,
+            env: parts.env,
+            stdin: parts.stdin,
+        };
+        command::check_length(&request)?;
+        Ok(request)
+    }
+
+    /// The timeout as applied, in seconds.
+    #[must_use]
+    pub fn timeout_s(&self) -> u32 {
+        self.timeout_s
+    }
+}
+
+impl fmt::Debug for ExecRequest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ExecRequest")
+            .field("words", &self.cmd.len())
+            .field("timeout_s", &self.timeout_s)
+            .field("stdin_bytes", &self.stdin.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ExecRequestParts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ExecRequestParts").field("words", &self.cmd.len()).finish_non_exhaustive()
+    }
+}
+
+fn check_words(words: &[String]) -> Result<(), InvalidRequest> {
+    if words.first().is_none_or(String::is_empty) {
+        return Err(InvalidRequest::field("cmd", "needs at least one word, and the first must not be empty"));
+    }
+    if words.len() > MAX_WORDS {
+        return Err(InvalidRequest::field("cmd", "has more than 1,024 words"));
+    }
+    match words.iter().position(|word| word.contains('\0')) {
+        Some(index) => Err(InvalidRequest::field(format!("cmd[{index}]"), "contains a NUL character")),
+        None => Ok(()),
+    }
+}
+
+fn check_cwd(cwd: &str) -> Result<(), InvalidRequest> {
+    if !cwd.starts_with('/') {
+        return Err(InvalidRequest::field("cwd", "must be an absolute path"));
+    }
+    if cwd.contains('\0') {
+        return Err(InvalidRequest::field("cwd", "contains a NUL character"));
+    }
+    Ok(())
+}
+
+fn check_variable(name: &str, value: &str) -> Result<(), InvalidRequest> {
+    let mut characters = name.chars();
+    let starts_well = characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+    if !starts_well || !characters.all(|rest| rest.is_ascii_alphanumeric() || rest == '_') {
+        return Err(InvalidRequest::field(format!("env.{name}"), "is not a name of the form [A-Za-z_][A-Za-z0-9_]*"));
+    }
+    if value.contains('\0') {
+        return Err(InvalidRequest::field(format!("env.{name}"), "contains a NUL character"));
+    }
+    Ok(())
+}
+
+fn clamp_timeout(asked: u64) -> u32 {
+    match u32::try_from(asked) {
+        Ok(0) => DEFAULT_TIMEOUT_S,
+        Ok(seconds) => seconds.min(MAX_TIMEOUT_S),
+        Err(_) => MAX_TIMEOUT_S,
+    }
+}
+
+/// Everything an exec needs to know of its admission. Made by the HTTP handler once all checks have passed.
+#[derive(Clone, Debug)]
+pub struct ExecSpec {
+    /// Id of the exec and of its audit row.
+    pub exec_id: Uuid,
+    /// Workspace it runs for.
+    pub workspace_id: Uuid,
+    /// Where it runs.
+    pub target: InstanceTarget,
+    /// What it runs.
+    pub request: ExecRequest,
+    /// Who asked.
+    pub caller: Caller,
+    /// The asking peer's address.
+    pub remote_addr: Option<IpAddr>,
+    /// The caller's own id for the request.
+    pub request_id: Option<String>,
+}
+
+/// Who asked for an exec, as the audit row names it. Never the token itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// Kind of the token.
+    pub kind: CallerKind,
+    /// Id of the token.
+    pub id: Uuid,
+    /// First 8 characters of the token.
+    pub prefix: String,
+    /// Name of the token, where it has one.
+    pub name: Option<String>,
+}
+
+/// Kinds of token that may ask for an exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallerKind {
+    /// Opens one workspace.
+    Workspace,
+    /// Opens every workspace of an org.
+    Org,
+}

@@ -1,0 +1,167 @@
+//! Why there is no channel to an instance, one enum a step.
+//!
+//! The step enums carry the chain of causes for operators; [`crate::exec::ErrorCode`] is what a tenant gets to see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::exec::ErrorCode;
+
+/// A cause below one of ours, kept for the log.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// SendSSHPublicKey did not give a grant.
+#[derive(Debug, Error)]
+pub enum GrantError {
+    /// IAM or the service refused: AccessDeniedException, AuthException, InvalidArgsException.
+    #[error("key push was denied")]
+    Denied(#[source] Source),
+    /// EC2InstanceNotFoundException.
+    #[error("key push found no such instance")]
+    InstanceNotFound(#[source] Source),
+    /// EC2InstanceStateInvalidException or EC2InstanceUnavailableException.
+    #[error("key push found the instance not running")]
+    InstanceNotRunning(#[source] Source),
+    /// ThrottlingException, after the client's own retries.
+    #[error("key push was throttled")]
+    Throttled(#[source] Source),
+    /// No usable answer: connection, TLS, timeout or a service fault.
+    #[error("key push did not reach EC2 Instance Connect")]
+    Unreachable(#[source] Source),
+}
+
+/// The way to the instance is not known.
+#[derive(Debug, Error)]
+pub enum LocateError {
+    /// Neither workspace nor settings name an address.
+    #[error("no private address is known for the instance")]
+    NoAddress,
+    /// Neither workspace nor settings name an endpoint.
+    #[error("no EC2 Instance Connect Endpoint is known for the instance")]
+    NoEndpoint,
+}
+
+/// The endpoint gave no stream.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// IAM or the signature was refused.
+    #[error("OpenTunnel was denied")]
+    Denied(#[source] Source),
+    /// The endpoint has no connection left (20 on AWS).
+    #[error("the endpoint has no connection left")]
+    EndpointBusy(#[source] Source),
+    /// The endpoint refused for another reason; the source has its code and message.
+    #[error("the endpoint refused the tunnel")]
+    Refused(#[source] Source),
+    /// Connecting to the endpoint failed.
+    #[error("the endpoint could not be reached")]
+    Unreachable(#[source] Source),
+}
+
+/// Reading or writing a host key pin failed.
+#[derive(Debug, Error)]
+#[error("host key pins are not available")]
+pub struct HostKeyError(#[source] pub Source);
+
+/// Why an ask for a channel ended without one, or why a tunnel ended. Cheap to clone: many waiters share one cause.
+#[derive(Clone, Debug, Error)]
+pub enum TunnelError {
+    /// The key push failed.
+    #[error("pushing the key failed")]
+    Grant(#[source] Arc<GrantError>),
+    /// Finding the way failed.
+    #[error("locating the instance failed")]
+    Locate(#[source] Arc<LocateError>),
+    /// Opening the tunnel failed.
+    #[error("opening the tunnel failed")]
+    Dial(#[source] Arc<DialError>),
+    /// The SSH transport failed before the login; `peer_said` is what came instead of an SSH banner.
+    #[error("the SSH handshake failed")]
+    Handshake {
+        /// Text that the peer sent before closing, for example `Not allowed at this time` (OpenSSH 9.8 penalties).
+        peer_said: Option<String>,
+        /// The transport's own error.
+        #[source]
+        source: Option<Arc<Source>>,
+    },
+    /// sshd refuses this source address for a while (OpenSSH 9.8 PerSourcePenalties, MaxStartups).
+    #[error("sshd does not accept connections from this address at present")]
+    LoginPenalised,
+    /// sshd refused the key, or logged in and then refused every session.
+    #[error("the instance refused the login: {reason}")]
+    LoginRefused {
+        /// In a word or two, which step was refused.
+        reason: &'static str,
+    },
+    /// The instance showed another host key than the pinned one.
+    #[error("the host key is not the pinned one")]
+    HostKeyChanged,
+    /// The pins could not be read or written.
+    #[error("checking the host key failed")]
+    HostKeys(#[source] Arc<HostKeyError>),
+    /// A step took longer than its deadline.
+    #[error("`{step}` took longer than {limit:?}")]
+    Deadline {
+        /// Which step.
+        step: &'static str,
+        /// The deadline it missed.
+        limit: Duration,
+    },
+    /// The tunnel ended under the exec.
+    #[error("the tunnel was lost")]
+    Lost,
+    /// No channel became free within the start timeout.
+    #[error("no channel became free in time")]
+    StartTimeout,
+    /// The queue of waiters is full.
+    #[error("too many execs wait for this instance")]
+    QueueFull,
+    /// A recent failure is still being backed off from.
+    #[error("waiting before the next try")]
+    BackingOff {
+        /// What failed.
+        #[source]
+        cause: Arc<TunnelError>,
+        /// When the next try is allowed, from now.
+        retry_after: Duration,
+    },
+    /// The service is stopping, or the supervisor is gone.
+    #[error("the tunnel pool is shutting down")]
+    ShuttingDown,
+}
+
+impl TunnelError {
+    /// The code that a tenant gets for this failure.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Grant(error) => match error.as_ref() {
+                GrantError::Denied(_) => ErrorCode::GrantDenied,
+                GrantError::InstanceNotFound(_) => ErrorCode::InstanceNotFound,
+                GrantError::InstanceNotRunning(_) => ErrorCode::InstanceNotRunning,
+                GrantError::Throttled(_) => ErrorCode::GrantThrottled,
+                GrantError::Unreachable(_) => ErrorCode::TargetUnreachable,
+            },
+            Self::Locate(error) => match error.as_ref() {
+                LocateError::NoAddress => ErrorCode::TargetUnreachable,
+                LocateError::NoEndpoint => ErrorCode::NoEndpoint,
+            },
+            Self::Dial(error) => match error.as_ref() {
+                DialError::Denied(_) => ErrorCode::GrantDenied,
+                DialError::EndpointBusy(_) => ErrorCode::EndpointBusy,
+                DialError::Refused(_) | DialError::Unreachable(_) => ErrorCode::TargetUnreachable,
+            },
+            Self::Handshake { .. } | Self::HostKeys(_) | Self::Deadline { .. } => ErrorCode::TargetUnreachable,
+            Self::LoginPenalised => ErrorCode::LoginPenalised,
+            Self::LoginRefused { .. } => ErrorCode::LoginRefused,
+            Self::HostKeyChanged => ErrorCode::HostKeyChanged,
+            Self::Lost => ErrorCode::TunnelLost,
+            Self::StartTimeout => ErrorCode::StartTimeout,
+            Self::QueueFull => ErrorCode::InstanceBusy,
+            Self::BackingOff { cause, .. } => cause.code(),
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
+        }
+    }
+}

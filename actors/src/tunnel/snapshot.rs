@@ -1,0 +1,81 @@
+//! What an operator may see of an instance's supervisor. Serialised as it is by the admin API.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::exec::ErrorCode;
+
+/// Everything a supervisor knows, at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceSnapshot {
+    /// AWS region.
+    pub region: String,
+    /// Instance id.
+    pub instance_id: String,
+    /// Counts the supervisors this instance has had in this process, from 1.
+    pub generation: u64,
+    /// Execs that wait for a channel.
+    pub waiters: usize,
+    /// Tunnels to this instance, oldest first.
+    pub tunnels: Vec<TunnelSnapshot>,
+    /// The key grant, when there is one.
+    pub grant: Option<GrantSnapshot>,
+    /// Seconds until the next try is allowed, while backing off.
+    pub retry_in_s: Option<f64>,
+    /// The failure seen last, however long ago.
+    pub last_error: Option<LastError>,
+}
+
+/// One tunnel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TunnelSnapshot {
+    /// Number of the tunnel within its supervisor, from 1.
+    pub tunnel_id: u64,
+    /// `dialing`, `handshaking`, `authenticating`, `ready` or `retiring`.
+    pub state: String,
+    /// Live leases on the tunnel.
+    pub refcount: usize,
+    /// Channels that are open or being opened.
+    pub channels_in_use: usize,
+    /// How many channels Adit opens at most.
+    pub channel_cap: usize,
+    /// Seconds since the tunnel was asked for.
+    pub age_s: f64,
+    /// Seconds until the endpoint ends the tunnel, once it is open.
+    pub remaining_life_s: Option<f64>,
+    /// Seconds without a lease, when there is none.
+    pub idle_s: Option<f64>,
+    /// Bytes received from the instance, below SSH.
+    pub bytes_in: u64,
+    /// Bytes sent to the instance, below SSH.
+    pub bytes_out: u64,
+    /// AWS request id of the OpenTunnel call.
+    pub open_tunnel_request_id: Option<String>,
+    /// AWS request id of the key push that let it log in.
+    pub key_push_request_id: Option<String>,
+}
+
+/// The key grant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GrantSnapshot {
+    /// `pushing` or `live`.
+    pub state: String,
+    /// Seconds since the key was accepted.
+    pub age_s: Option<f64>,
+    /// Seconds in which Adit still starts a login with it.
+    pub remaining_s: Option<f64>,
+    /// AWS request id of the push.
+    pub request_id: Option<String>,
+}
+
+/// A failure, with its time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastError {
+    /// The code a tenant got.
+    pub code: ErrorCode,
+    /// The chain of causes.
+    pub message: String,
+    /// When it happened, RFC 3339.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}

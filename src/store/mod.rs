@@ -1,0 +1,186 @@
+//! What the service keeps: workspaces, tokens, host key pins and audit rows.
+//!
+//! [`Store`] is the whole of what the rest of the service knows of SQL. Audit rows and host key pins go through the
+//! traits of `adit-actors`, which a store implements as well.
+
+use adit_actors::audit::AuditStore;
+use adit_actors::exec::Caller;
+use adit_actors::instance::InstanceTarget;
+use adit_actors::tunnel::{HostKeys, Source};
+use async_trait::async_trait;
+use thiserror::Error;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// SHA-256 of a token's text: the only form in which a store knows a token.
+pub type TokenHash = [u8; 32];
+
+/// A store operation failed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The store could not be reached or did not answer in time.
+    #[error("the store is not available for `{operation}`")]
+    Unavailable {
+        /// What was tried.
+        operation: &'static str,
+        /// The driver's error; for the log only.
+        #[source]
+        source: Source,
+    },
+    /// What was asked can't be done with what the store holds; the text is fit for an operator.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Everything the service asks of its database.
+#[async_trait]
+pub trait Store: AuditStore + HostKeys {
+    /// Who a token is and which workspace it may see, in one query.
+    ///
+    /// `workspace_id` is `None` when the path held no UUID. `org` is the tenant guard's org: when it is set, every row
+    /// of the store belongs to that org, and an org token opens every workspace.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn authorize(
+        &self,
+        token: TokenHash,
+        workspace_id: Option<Uuid>,
+        org: Option<Uuid>,
+    ) -> Result<Authorization, StoreError>;
+
+    /// A round trip to the database, for readiness.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Adds a workspace.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when its id is taken.
+    async fn add_workspace(&self, workspace: &NewWorkspace) -> Result<(), StoreError>;
+
+    /// All workspaces that are not removed, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn list_workspaces(&self) -> Result<Vec<Workspace>, StoreError>;
+
+    /// Stores a token's hash and prefix.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when it names a workspace that is not there.
+    async fn add_token(&self, token: &NewToken) -> Result<(), StoreError>;
+
+    /// All tokens, revoked ones too, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn list_tokens(&self) -> Result<Vec<TokenRecord>, StoreError>;
+
+    /// Revokes a token from now on; `false` when there is none with this id that is still live.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn revoke_token(&self, id: Uuid) -> Result<bool, StoreError>;
+}
+
+/// What one query says of a caller.
+#[derive(Clone, Debug)]
+pub enum Authorization {
+    /// No live token has this hash.
+    UnknownToken,
+    /// The token is live; the workspace is there when it exists, is not removed, and the token may open it.
+    Known {
+        /// Who asks.
+        caller: Caller,
+        /// The org that the token, or the workspace, belongs to.
+        org_id: Option<Uuid>,
+        /// The workspace asked for.
+        workspace: Option<Workspace>,
+    },
+}
+
+/// A workspace, as far as Adit needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The org it belongs to, when the store serves many.
+    pub org_id: Option<Uuid>,
+    /// 1 sandboxed, 2 standard, 3 privileged, 4 full host. NULL in the database counts as 1.
+    pub tier: i32,
+    /// As the host platform writes it: `online`, `failed`, `paused`, ...
+    pub status: String,
+    /// The EC2 instance behind it, with what the row says of the way there and the settings' defaults for the rest.
+    pub target: Option<InstanceTarget>,
+}
+
+/// A workspace to add.
+#[derive(Clone, Debug)]
+pub struct NewWorkspace {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The org it belongs to.
+    pub org_id: Option<Uuid>,
+    /// 1 to 4.
+    pub tier: i32,
+    /// EC2 instance id.
+    pub instance_id: Option<String>,
+    /// AWS region; the settings' default when absent.
+    pub region: Option<String>,
+    /// Login name; the settings' default when absent.
+    pub os_user: Option<String>,
+    /// Private address of the instance.
+    pub address: Option<std::net::IpAddr>,
+    /// EC2 Instance Connect Endpoint id.
+    pub endpoint_id: Option<String>,
+    /// DNS name of that endpoint.
+    pub endpoint_dns_name: Option<String>,
+}
+
+/// What a token opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenScope {
+    /// One workspace.
+    Workspace(Uuid),
+    /// Every workspace of an org; of the whole store when the org is absent and a tenant guard is set.
+    Org(Option<Uuid>),
+}
+
+/// A token to store. The token's text itself never gets here.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// Id of the token.
+    pub id: Uuid,
+    /// What it opens.
+    pub scope: TokenScope,
+    /// SHA-256 of its text.
+    pub hash: TokenHash,
+    /// First 8 characters of its text.
+    pub prefix: String,
+    /// A name for people. Only org tokens have a column for it.
+    pub name: Option<String>,
+}
+
+/// A token as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Id of the token.
+    pub id: Uuid,
+    /// What it opens.
+    pub scope: TokenScope,
+    /// First 8 characters of its text.
+    pub prefix: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// When it was issued.
+    pub created_at: OffsetDateTime,
+    /// When it was revoked.
+    pub revoked_at: Option<OffsetDateTime>,
+}
