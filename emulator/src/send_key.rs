@@ -12,6 +12,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::authorized_keys::{self, AuthorizedKeysError};
+use crate::clock::WallClock;
 use crate::http::{Answer, json};
 use crate::keys::{Login, TooManyKeys};
 use crate::settings::{InstanceBackend, InstanceState};
@@ -142,7 +143,7 @@ async fn push(head: &Parts, body: &[u8], shared: &Shared) -> Result<Login, Refus
         credentials: &settings.credentials,
         region: &settings.region,
         service: SIGNING_NAME,
-        now: settings.clock.now(),
+        now: WallClock::real_now(),
     }
     .verify_header(head, body)?;
     if head
