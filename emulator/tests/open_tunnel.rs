@@ -1,5 +1,13 @@
 //! `openTunnel`: who gets in, how a refusal looks, and how a tunnel behaves and ends.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail it"
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -239,7 +247,7 @@ async fn only_a_websocket_upgrade_is_upgraded() {
 }
 
 #[tokio::test]
-async fn a_url_without_expiry_and_with_a_token_is_taken() {
+async fn a_url_with_the_session_token_is_taken() {
     let token = Credentials {
         session_token: Some("TOK/+=".to_owned()),
         ..credentials()
@@ -247,7 +255,6 @@ async fn a_url_without_expiry_and_with_a_token_is_taken() {
     let emulator = Emulator::start(Settings::new(token.clone())).await.unwrap();
     let signer = Signer {
         credentials: token,
-        expires: None,
         ..Signer::default()
     };
     assert_eq!(open_tunnel(&emulator, &signer, TUNNEL).await.status, 101);

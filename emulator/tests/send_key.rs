@@ -1,16 +1,24 @@
 //! `SendSSHPublicKey`: what is accepted, and the exact shape of what is not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail it"
+)]
+
 mod support;
 
 use std::time::Duration;
 
 use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend, InstanceState, Settings};
 use serde_json::{Value, json};
-use support::requests::{Answer, INSTANCE, Signer, credentials, push, push_body, push_with, request};
+use support::requests::{Answer, INSTANCE, Pairs, Signer, credentials, push, push_body, push_with, request};
 use support::ssh::{new_key, public_text};
 
 const TARGET: &str = "AWSEC2InstanceConnectService.SendSSHPublicKey";
-const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQCk/OVKW+q8Dv6nUd8PVhaTzFjmOZzkkJWGCsFxfaFdZdwYvBKpmyjoDbhkLfnCTzUsjyjxS6G8mX+cmNDTZW5DFGLjWJBJ1GWtDHCDsnTgHAn2bDEjNVKIBRzVDCVCFGVxyMDaTAKkWgBBaaH9pNs7KTJi0LSOrPgyUSIWIPzbxqvtxJqdYNOtdeFFBUdhE0rXYkDEkHhOiWwGqRLDEqIkPASJ6JLbcmLQQwfqsdcKF2M";
+const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQDnhNrSQtKbMDSGvjxiJ9djsm38+fTddeVuOAIKSQxhbCxJwtwKPPjYPUTSVvZFjM8oD/pFlQ+2MP3bWt99Fjg3Q62DFbldSLHB3uvoz/lOJnwHfgvKTHLY2pvqFr/4b0wHqVuz3Ssel1qmSUUJRXI7aYej1NoNlbCpFHHDzQe10Q0WHirFY6FAPi+gtqY6ucebIL9Q57YH8Xf9miRK6bxnfEOH2puWK7D1uqYFdq0h3tmdZpiMFZTUAMuTqpfqr4LVSu8pbGEM0I8BE5atqL3VJJCd+3UG1EKRKiK9Drr8EzuHWCepfbi8GBULzdD6qCo1joKZB1K3IJ3RazpylUAV";
 const ECDSA: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBHwf2HMM5TRXvo2SQJjsNkiDD5KqiiNjrGVv3UUh+mMT5RHxiRtOnlqvjhQtBq0VpmpCV/PwUdhOig4vkbqAcEc=";
 
 async fn start() -> Emulator {
@@ -42,6 +50,7 @@ async fn a_valid_push_succeeds() {
     for (user, key) in [
         ("ec2-user", key.clone()),
         ("_a.b@c$", key.clone()),
+        ("ubuntu", RSA.to_owned()),
         ("ec2-user", format!("{key} me@here\n")),
     ] {
         let answer = push(&emulator, &Signer::default(), &push_body(user, &key).to_string()).await;
@@ -53,8 +62,11 @@ async fn a_valid_push_succeeds() {
             json!({"RequestId": answer.header("x-amzn-requestid").unwrap(), "Success": true})
         );
     }
-    assert_eq!(emulator.counters().pushes, 3);
+    assert_eq!(emulator.counters().pushes, 4);
 }
+
+/// Changes headers after they were signed.
+type Spoil = fn(&mut Pairs);
 
 struct Case {
     name: &'static str,
@@ -175,7 +187,7 @@ async fn invalid_pushes_are_refused_as_aws_does() {
     let answer = push(
         &emulator,
         &Signer::default(),
-        &push_body("ec2-user", RSA).to_string(),
+        &push_body("ec2-user", RSA.strip_suffix(|_| true).unwrap()).to_string(),
     )
     .await;
     assert_error("broken RSA key", &answer, "InvalidArgsException", "Message");
@@ -270,7 +282,7 @@ async fn only_the_given_credentials_and_scope_sign() {
     for (name, signer, code) in cases {
         assert_error(name, &push(&emulator, &signer, &body).await, code, "message");
     }
-    let spoiled: [(&str, fn(&mut Vec<(String, String)>), &str); 4] = [
+    let spoiled: [(&str, Spoil, &str); 4] = [
         (
             "no authorization",
             |headers| headers.retain(|(name, _)| name != "authorization"),

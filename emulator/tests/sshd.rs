@@ -1,5 +1,13 @@
 //! The whole path to a real OpenSSH sshd behind the emulator.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail it"
+)]
+
 mod support;
 
 use std::time::Duration;

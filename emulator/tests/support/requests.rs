@@ -20,6 +20,9 @@ pub(crate) fn credentials() -> Credentials {
     Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 }
 
+/// Names and values of headers or of parameters.
+pub(crate) type Pairs = Vec<(String, String)>;
+
 /// How a request is signed.
 #[derive(Debug, Clone)]
 pub(crate) struct Signer {
@@ -27,7 +30,6 @@ pub(crate) struct Signer {
     pub(crate) region: &'static str,
     pub(crate) service: &'static str,
     pub(crate) time: SystemTime,
-    pub(crate) expires: Option<Duration>,
 }
 
 impl Default for Signer {
@@ -37,17 +39,12 @@ impl Default for Signer {
             region: "us-east-1",
             service: "ec2-instance-connect",
             time: WallClock::new().now().into(),
-            expires: Some(Duration::from_secs(60)),
         }
     }
 }
 
 impl Signer {
-    fn sign(
-        &self,
-        settings: SigningSettings,
-        request: SignableRequest<'_>,
-    ) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    fn sign(&self, settings: SigningSettings, request: SignableRequest<'_>) -> (Pairs, Pairs) {
         let identity = AwsCredentials::new(
             &self.credentials.access_key_id,
             &self.credentials.secret_access_key,
@@ -82,18 +79,16 @@ impl Signer {
     pub(crate) fn tunnel_path(&self, host: &str, parameters: &str) -> String {
         let mut settings = SigningSettings::default();
         settings.signature_location = SignatureLocation::QueryParams;
-        settings.expires_in = self.expires;
+        settings.expires_in = Some(Duration::from_secs(60));
         let url = format!("wss://{host}/openTunnel?{parameters}");
         let request =
             SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::Bytes(b"")).unwrap();
-        let mut uri: http::Request<()> = http::Request::get(&url).body(()).unwrap();
         let (_, signed) = self.sign(settings, request);
         let extra: Vec<String> = signed
             .iter()
             .map(|(name, value)| format!("{name}={}", percent_encode(value)))
             .collect();
-        *uri.uri_mut() = format!("{url}&{}", extra.join("&")).parse().unwrap();
-        uri.uri().path_and_query().unwrap().to_string()
+        format!("/openTunnel?{parameters}&{}", extra.join("&"))
     }
 }
 

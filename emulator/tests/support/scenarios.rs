@@ -118,19 +118,20 @@ pub(crate) async fn the_eleventh_session_is_refused_and_a_freed_slot_taken(conne
 
 pub(crate) async fn a_background_process_keeps_its_session_open(connection: &Handle<Client>) {
     let mut channel = exec(connection, "sleep 1000 & echo $!; exit 3").await;
-    let background: u32 = first_line(&mut channel).await.parse().unwrap();
-    loop {
-        match super::soon("the exit status", channel.wait()).await {
-            Some(russh::ChannelMsg::ExitStatus { exit_status }) => {
-                assert_eq!(exit_status, 3);
-                break;
-            }
+    // Under sshd too, the status may come before the output.
+    let (mut text, mut status) = (String::new(), None);
+    while status.is_none() || !text.ends_with('\n') {
+        match super::soon("the output and the status", channel.wait()).await {
+            Some(russh::ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
+            Some(russh::ChannelMsg::Data { data }) => text.push_str(&String::from_utf8_lossy(&data)),
             Some(russh::ChannelMsg::Close | russh::ChannelMsg::Eof) | None => {
-                panic!("ended before its status")
+                panic!("ended before its process")
             }
             Some(_) => {}
         }
     }
+    assert_eq!(status, Some(3));
+    let background: u32 = text.trim_end().parse().unwrap();
     assert!(is_running(background));
     assert_eq!(
         run(connection, &format!("kill {background}")).await.status,
