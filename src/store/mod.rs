@@ -170,6 +170,10 @@ pub trait Store: AuditStore + HostKeys {
 
 /// What one query says of a caller.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a request, taken apart at once and never kept"
+)]
 pub enum Authorization {
     /// No live token has this hash.
     UnknownToken,
