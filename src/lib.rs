@@ -1,3 +1,4 @@
 //! Adit, the service: settings, HTTP, SQL store, AWS clients and command line around the core in `adit-actors`.
 
+pub mod aws;
 pub mod store;
