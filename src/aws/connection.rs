@@ -88,7 +88,11 @@ impl FromStr for TunnelEndpoint {
             _ => return Err(TunnelEndpointError::Form),
         };
         let authority = uri.authority().ok_or(TunnelEndpointError::Form)?;
-        if uri.path() != "/" || uri.query().is_some() || authority.as_str().contains('@') {
+        // The operation's own path may be there; it is the only one.
+        if !matches!(uri.path(), "/" | "/openTunnel")
+            || uri.query().is_some()
+            || authority.as_str().contains('@')
+        {
             return Err(TunnelEndpointError::Form);
         }
         Ok(Self {
@@ -197,7 +201,11 @@ mod tests {
             ("ws://[::1]:9", Some((false, "[::1]:9", "::1", 9))),
             ("http://127.0.0.1:8081", None),
             ("127.0.0.1:8081", None),
-            ("ws://127.0.0.1:8081/openTunnel", None),
+            (
+                "ws://127.0.0.1:8081/openTunnel",
+                Some((false, "127.0.0.1:8081", "127.0.0.1", 8081)),
+            ),
+            ("ws://127.0.0.1:8081/other", None),
             ("ws://user@127.0.0.1:8081", None),
             ("", None),
         ];

@@ -273,3 +273,16 @@ async fn wss_refuses_a_certificate_of_an_unknown_root() {
     assert!(matches!(dialed, Err(DialError::Unreachable(_))), "{dialed:?}");
     assert!(!accepted);
 }
+
+#[tokio::test]
+async fn the_socket_does_not_wait_for_acknowledgements() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let peer = Peer {
+        tls: None,
+        authority: "127.0.0.1",
+        host: "127.0.0.1",
+        port,
+    };
+    assert!(peer.connect().await.unwrap().nodelay().unwrap());
+}
