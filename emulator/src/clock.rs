@@ -32,13 +32,13 @@ impl WallClock {
     /// The time that this clock shows, UTC.
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
-        Self::real_now() + time::Duration::milliseconds(self.offset_milliseconds.load(Ordering::Relaxed))
+        #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
+        let real = OffsetDateTime::now_utc();
+        real + self.offset()
     }
 
-    /// Real time, whatever the offset: for what another process (an external sshd) judges by its own clock.
-    #[must_use]
-    pub(crate) fn real_now() -> OffsetDateTime {
-        #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
-        OffsetDateTime::now_utc()
+    /// How far this clock is ahead of the real one, by which other processes judge.
+    pub(crate) fn offset(&self) -> time::Duration {
+        time::Duration::milliseconds(self.offset_milliseconds.load(Ordering::Relaxed))
     }
 }

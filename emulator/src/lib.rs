@@ -4,13 +4,19 @@
 //! is tested against it is the code that runs against AWS. It must know nothing of Adit's service: no HTTP API, no
 //! store, no command line, no environment variables.
 
+mod authorized_keys;
 mod clock;
 mod emulator;
 mod host_key;
 mod http;
+mod instance;
 mod keys;
+mod open_tunnel;
+mod relay;
+mod send_key;
 mod settings;
 mod shared;
+mod sigv4;
 
 pub use clock::WallClock;
 pub use emulator::{Counters, Emulator, EmulatorError};

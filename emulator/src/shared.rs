@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::emulator::{Counters, EmulatorError};
+use crate::instance::Account;
 use crate::keys::Keys;
 use crate::settings::{Instance, InstanceState, Settings};
 
@@ -25,6 +26,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) keys: Keys,
+    pub(crate) account: Arc<Account>,
     instances: HashMap<String, Arc<InstanceEntry>>,
     by_address: HashMap<IpAddr, Arc<InstanceEntry>>,
     tunnels: Mutex<Tunnels>,
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct InstanceEntry {
     pub(crate) instance: Instance,
+    /// Held while a key is pushed to it.
+    pub(crate) pushing: tokio::sync::Mutex<()>,
     state: Mutex<InstanceState>,
 }
 
@@ -76,6 +80,7 @@ impl Shared {
                     })?;
             let entry = Arc::new(InstanceEntry {
                 instance: instance.clone(),
+                pushing: tokio::sync::Mutex::default(),
                 state: Mutex::new(instance.state),
             });
             if instances
@@ -95,6 +100,7 @@ impl Shared {
             }
         }
         Ok(Self {
+            account: Arc::new(Account::current(settings.shell.as_deref())),
             keys: Keys::new(settings.clock.clone(), settings.key_lifetime),
             settings,
             instances,
