@@ -1,3 +1,6 @@
 //! Adit, the service: settings, HTTP, SQL store, AWS clients and command line around the core in `adit-actors`.
 
+pub mod cli;
+pub mod client;
+pub mod http;
 pub mod store;
