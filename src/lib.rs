@@ -1,4 +1,5 @@
 //! Adit, the service: settings, HTTP, SQL store, AWS clients and command line around the core in `adit-actors`.
 
 pub mod aws;
+pub mod settings;
 pub mod store;

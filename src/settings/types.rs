@@ -1,0 +1,82 @@
+//! Forms of a value that serde does not bring along.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Whole seconds as a [`Duration`].
+pub(super) mod seconds {
+    use super::{Deserialize, Deserializer, Duration};
+
+    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(input).map(Duration::from_secs)
+    }
+}
+
+/// A secret.
+pub(super) fn secret<'de, D: Deserializer<'de>>(input: D) -> Result<SecretString, D::Error> {
+    Text::deserialize(input).map(|text| SecretString::from(text.0))
+}
+
+/// A list of secrets. Serde's own errors quote the value that has the wrong type; this one never does.
+pub(super) fn secrets<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SecretString>, D::Error> {
+    struct Secrets;
+
+    impl<'de> Visitor<'de> for Secrets {
+        type Value = Vec<SecretString>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list of texts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut secrets = Vec::new();
+            while let Some(secret) = items.next_element::<Text>()? {
+                secrets.push(SecretString::from(secret.0));
+            }
+            Ok(secrets)
+        }
+
+        fn visit_str<E: Error>(self, _value: &str) -> Result<Self::Value, E> {
+            Err(E::custom("expected a list of texts"))
+        }
+
+        fn visit_i64<E: Error>(self, _value: i64) -> Result<Self::Value, E> {
+            Err(E::custom("expected a list of texts"))
+        }
+    }
+
+    input.deserialize_seq(Secrets)
+}
+
+/// A text whose type errors don't quote it.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+
+        impl Visitor<'_> for TextVisitor {
+            type Value = Text;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a text")
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Text, E> {
+                Ok(Text(value.to_owned()))
+            }
+
+            fn visit_i64<E: Error>(self, _value: i64) -> Result<Text, E> {
+                Err(E::custom("expected a text in quotes"))
+            }
+        }
+
+        input.deserialize_str(TextVisitor)
+    }
+}
