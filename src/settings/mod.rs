@@ -8,11 +8,12 @@ mod check;
 mod layers;
 mod types;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_actors::engine::EngineSettings;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -69,8 +70,9 @@ pub struct Http {
     pub body_timeout: Duration,
     /// Largest body of a request.
     pub max_body_bytes: usize,
-    /// Peers whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    /// Peers whose `X-Forwarded-For` is believed: networks, or single addresses.
+    #[serde(deserialize_with = "types::networks")]
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for Http {

@@ -96,7 +96,7 @@ fn a_variable_goes_over_the_file_and_the_file_over_the_default() {
         text,
         &[
             ("ADIT__HTTP__HEARTBEAT_S", "3"),
-            ("ADIT__HTTP__TRUSTED_PROXIES", "10.0.0.1, ::1"),
+            ("ADIT__HTTP__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
             ("ADIT__AWS__OS_USER", "1234"),
             ("ADIT__LOG__FORMAT", "json"),
             ("ADIT__TENANT__ORG_ID", "00000000-0000-4000-8000-000000000001"),
@@ -152,6 +152,10 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         in_file("[http]\nworkers = 0\n", &["`http.workers`", "is 0", "1 to 256"]),
         in_file("[log]\nformat = \"xml\"\n", &["`xml`", "`text`", "`json`"]),
         in_file("[log]\nfilter = \"adit=loud\"\n", &["`log.filter`"]),
+        in_file(
+            "[http]\ntrusted_proxies = [\"all\"]\n",
+            &["line 2", "`all`", "10.0.0.0/8"],
+        ),
         in_file("[tenant]\nheader = \"a b\"\n", &["`tenant.header`"]),
         in_file("[tenant]\norg_id = \"molecule\"\n", &["line 2", "UUID"]),
         in_file(

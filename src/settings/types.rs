@@ -1,8 +1,10 @@
 //! Forms of a value that serde does not bring along.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -16,6 +18,19 @@ pub(super) mod seconds {
     ) -> Result<Duration, D::Error> {
         u64::deserialize(input).map(Duration::from_secs)
     }
+}
+
+/// Networks as `10.0.0.0/8`, or single addresses.
+pub(super) fn networks<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| address()).map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is neither a network such as `10.0.0.0/8` nor an IP address"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(input)?.iter().map(network).collect()
 }
 
 /// A secret.

@@ -72,6 +72,8 @@ pub struct TargetDefaults {
     pub region: String,
     /// Login name on the instance.
     pub os_user: String,
+    /// Port of the instance's sshd.
+    pub port: u16,
 }
 
 /// Opens the store that `url` names: `sqlite:///absolute/path` or `sqlite://relative/path`.

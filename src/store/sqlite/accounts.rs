@@ -137,7 +137,10 @@ fn target(row: &SqliteRow, defaults: &TargetDefaults) -> Result<Option<InstanceT
         os_user: os_user.unwrap_or_else(|| defaults.os_user.clone()),
         availability_zone: row.try_get("adit_availability_zone")?,
         address: address(row)?,
-        port: row.try_get("adit_port")?,
+        port: Some(
+            row.try_get::<Option<u16>, _>("adit_port")?
+                .unwrap_or(defaults.port),
+        ),
         endpoint: endpoint_id
             .zip(dns_name)
             .map(|(endpoint_id, dns_name)| EndpointHint {

@@ -253,7 +253,10 @@ pub(in crate::store) async fn a_bare_workspace_takes_the_defaults(harness: Harne
         (target.instance.region.as_str(), target.os_user.as_str()),
         ("us-east-2", "ubuntu")
     );
-    assert_eq!((target.address, target.port, target.endpoint), (None, None, None));
+    assert_eq!(
+        (target.address, target.port, target.endpoint),
+        (None, Some(22), None)
+    );
 
     let target = seen(&harness, token.hash, Some(full), guard)
         .await

@@ -51,6 +51,7 @@ pub(in crate::store) fn defaults() -> TargetDefaults {
     TargetDefaults {
         region: "us-east-2".to_owned(),
         os_user: "ubuntu".to_owned(),
+        port: 22,
     }
 }
 

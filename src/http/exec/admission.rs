@@ -1,0 +1,157 @@
+//! Whether a request may run what it asks for. The order of the checks is part of the contract: each refusal tells
+//! only what the caller may know by then, and nothing of a body is looked at for a caller who may not know that the
+//! workspace exists.
+
+use actix_web::web::Payload;
+use actix_web::HttpRequest;
+use adit_actors::engine::{AdmissionScope, Permit, TooManyExecs};
+use adit_actors::exec::{Caller, ErrorCode, ExecSpec};
+use adit_actors::instance::InstanceTarget;
+use uuid::Uuid;
+
+use super::read_body::{check_media_type, read_body};
+use super::request_body;
+use crate::http::host_access::may_exec_on_host;
+use crate::http::options::HttpState;
+use crate::http::problem::{Problem, ProblemCode};
+use crate::http::request_ids::RequestIds;
+use crate::http::{access_log, credentials, peer, tenant_guard};
+use crate::store::{Authorization, Workspace};
+
+/// A request that has passed every check.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// What to run.
+    pub(crate) spec: ExecSpec,
+    /// Its place among the execs in flight.
+    pub(crate) permit: Permit,
+    /// Whether the caller wants the head as soon as the program runs.
+    pub(crate) announce: bool,
+}
+
+/// Checks in order: tenant guard, token, workspace, tier, instance, media type, body, limits.
+pub(crate) async fn admit(request: &HttpRequest, payload: Payload, state: &HttpState) -> Result<Admitted, Problem> {
+    let options = &state.options;
+    let headers = request.headers();
+    if !tenant_guard::admits(options, headers) {
+        return Err(Problem::new(ProblemCode::NotFound));
+    }
+    let known = identify(request, state).await?;
+    access_log::name_workspace(request, known.workspace.id);
+    let target = check_workspace(&known.workspace)?;
+    check_media_type(headers)?;
+    let body = read_body(headers, payload, options.max_body, options.body_timeout).await?;
+    let body = request_body::parse(&body)?;
+    let permit = check_limits(state, &known)?;
+    let spec = ExecSpec {
+        exec_id: Uuid::new_v4(),
+        workspace_id: known.workspace.id,
+        target,
+        request: body.request,
+        caller: known.caller,
+        remote_addr: peer::remote_addr(request.peer_addr(), headers, &options.trusted_proxies),
+        request_id: RequestIds::read(headers).request_id().map(str::to_owned),
+    };
+    Ok(Admitted { spec, permit, announce: body.announce })
+}
+
+/// A caller and the workspace that it may open.
+struct Known {
+    caller: Caller,
+    org_id: Option<Uuid>,
+    workspace: Workspace,
+}
+
+async fn identify(request: &HttpRequest, state: &HttpState) -> Result<Known, Problem> {
+    let Some(token) = credentials::bearer(request.headers()) else {
+        return Err(Problem::new(ProblemCode::Unauthenticated));
+    };
+    let workspace_id = workspace_id(request.match_info().query("workspace_id"));
+    match state.store.authorize(token, workspace_id, state.options.tenant_org).await {
+        Ok(Authorization::UnknownToken) => Err(Problem::new(ProblemCode::Unauthenticated)),
+        Ok(Authorization::Known { workspace: None, .. }) => Err(Problem::new(ProblemCode::NotFound)),
+        Ok(Authorization::Known { caller, org_id, workspace: Some(workspace) }) => {
+            Ok(Known { caller, org_id, workspace })
+        }
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a token could not be looked up");
+            Err(Problem::new(ErrorCode::AuditUnavailable))
+        }
+    }
+}
+
+/// The hyphenated form only: one workspace, one path.
+fn workspace_id(text: &str) -> Option<Uuid> {
+    (text.len() == uuid::fmt::Hyphenated::LENGTH).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+/// Tier, then instance. A workspace whose agent is `failed`, `degraded` or `offline` stays reachable: that is when one
+/// wants to look at its machine. Only the statuses in which there is no running machine are refused.
+fn check_workspace(workspace: &Workspace) -> Result<InstanceTarget, Problem> {
+    if !may_exec_on_host(workspace) {
+        return Err(Problem::new(ProblemCode::TierForbidden));
+    }
+    let Some(target) = &workspace.target else {
+        return Err(Problem::new(ProblemCode::NoInstance));
+    };
+    match workspace.status.as_str() {
+        "paused" | "hibernated" | "provisioning" => Err(Problem::new(ErrorCode::InstanceNotRunning)),
+        _ => Ok(target.clone()),
+    }
+}
+
+fn check_limits(state: &HttpState, known: &Known) -> Result<Permit, Problem> {
+    if state.engine.is_shutting_down() {
+        return Err(Problem::new(ErrorCode::ShuttingDown));
+    }
+    state.engine.admit(known.caller.id, known.org_id).map_err(|TooManyExecs { scope }| {
+        Problem::new(match scope {
+            AdmissionScope::Token | AdmissionScope::Org => ErrorCode::TooManyExecs,
+            AdmissionScope::Process => ErrorCode::InstanceBusy,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_workspace, workspace_id};
+    use crate::http::test_support::workspace;
+    use crate::store::Workspace;
+
+    #[test]
+    fn tier_is_checked_before_the_instance_and_the_instance_before_its_status() {
+        let target = workspace().target;
+        let table = [
+            (1, None, "online", Some("tier_forbidden")),
+            (2, target.clone(), "paused", Some("tier_forbidden")),
+            (3, None, "paused", Some("no_instance")),
+            (3, target.clone(), "paused", Some("instance_not_running")),
+            (4, target.clone(), "hibernated", Some("instance_not_running")),
+            (4, target.clone(), "provisioning", Some("instance_not_running")),
+            (3, target.clone(), "online", None),
+            (3, target.clone(), "failed", None),
+            (3, target.clone(), "degraded", None),
+            (4, target.clone(), "offline", None),
+            (4, target, "some new status", None),
+        ];
+        for (tier, target, status, refusal) in table {
+            let workspace = Workspace { tier, target, status: status.to_owned(), ..workspace() };
+            let refused = check_workspace(&workspace).err().map(|problem| problem.code().as_str());
+            assert_eq!(refused, refusal, "tier {tier}, {status}");
+        }
+    }
+
+    #[test]
+    fn only_hyphenated_uuids_name_a_workspace() {
+        for (text, valid) in [
+            ("0b0f7c9e-52a1-4a0e-9a39-0c1f5f7b0a11", true),
+            ("0B0F7C9E-52A1-4A0E-9A39-0C1F5F7B0A11", true),
+            ("0b0f7c9e52a14a0e9a390c1f5f7b0a11", false),
+            ("{0b0f7c9e-52a1-4a0e-9a39-0c1f5f7b0a11}", false),
+            ("x", false),
+            ("", false),
+        ] {
+            assert_eq!(workspace_id(text).is_some(), valid, "{text:?}");
+        }
+    }
+}

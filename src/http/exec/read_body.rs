@@ -1,0 +1,105 @@
+//! Takes a request's body off the connection, within a time and a size.
+
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::web::Payload;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use crate::http::problem::{Problem, ProblemCode};
+
+/// Refuses what is not declared as JSON in UTF-8 (which is the only JSON there is, RFC 8259 section 8.1), and what is
+/// compressed.
+pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut declared = headers.get_all(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let json = declared.next().is_some_and(is_json) && declared.next().is_none();
+    let plain = headers.get_all(CONTENT_ENCODING).all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if json && plain { Ok(()) } else { Err(Problem::new(ProblemCode::UnsupportedMediaType)) }
+}
+
+fn is_json(content_type: &str) -> bool {
+    content_type.parse::<actix_web::mime::Mime>().is_ok_and(|media_type| {
+        media_type.essence_str() == "application/json"
+            && media_type
+                .params()
+                .all(|(name, value)| name == "charset" && value.as_str().eq_ignore_ascii_case("utf-8"))
+    })
+}
+
+/// Reads the whole body.
+pub(crate) async fn read_body(
+    headers: &HeaderMap,
+    payload: Payload,
+    max_body: usize,
+    body_timeout: Duration,
+) -> Result<Bytes, Problem> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > max_body) {
+        return Err(too_large(max_body));
+    }
+    match timeout(body_timeout, collect(payload, max_body)).await {
+        Ok(read) => read,
+        Err(_) => {
+            Err(Problem::invalid(format!("the body did not arrive within {} s", body_timeout.as_secs_f64())))
+        }
+    }
+}
+
+async fn collect(mut payload: Payload, max_body: usize) -> Result<Bytes, Problem> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| Problem::invalid("the body ended early or was not well-formed HTTP"))?;
+        if body.len() + chunk.len() > max_body {
+            return Err(too_large(max_body));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+fn too_large(max_body: usize) -> Problem {
+    Problem::new(ProblemCode::BodyTooLarge)
+        .with_detail(format!("the request body is larger than {max_body} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+
+    use super::check_media_type;
+
+    #[test]
+    fn json_in_utf_8_and_nothing_else() {
+        let table: [(&[&str], bool); 10] = [
+            (&["application/json"], true),
+            (&["Application/JSON"], true),
+            (&["application/json; charset=utf-8"], true),
+            (&["application/json;charset=\"UTF-8\""], true),
+            (&["application/json; charset=latin1"], false),
+            (&["application/json; version=1"], false),
+            (&["text/plain"], false),
+            (&["application/problem+json"], false),
+            (&[], false),
+            (&["application/json", "text/plain"], false),
+        ];
+        for (values, accepted) in table {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(check_media_type(&headers).is_ok(), accepted, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn compressed_bodies_are_refused() {
+        for (encoding, accepted) in [("gzip", false), ("identity", true)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+            assert_eq!(check_media_type(&headers).is_ok(), accepted, "{encoding}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The HTTP layer: who may ask, what is asked, and in which form the answer goes out.
+//!
+//! It owns authentication, validation, framing and status codes. It must not know tunnels, build a command line or
+//! write an audit row: it hands an [`adit_actors::exec::ExecSpec`] to the engine and turns what comes back into bytes.
+
+mod access_log;
+mod admin;
+mod credentials;
+mod exec;
+mod health;
+mod host_access;
+mod options;
+mod peer;
+mod problem;
+mod request_ids;
+mod respond;
+mod routes;
+mod server;
+mod tenant_guard;
+pub mod wire;
+
+pub use host_access::may_exec_on_host;
+pub use options::{DEFAULT_ORG_HEADER, HttpOptions, HttpState, Surface};
+pub use problem::ProblemCode;
+pub use routes::{Access, ROUTES, Route};
+pub use server::start;
+
+#[cfg(test)]
+mod test_support;
