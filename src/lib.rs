@@ -1,6 +1,8 @@
 //! Adit, the service: settings, HTTP, SQL store, AWS clients and command line around the core in `adit-actors`.
 
+pub mod aws;
 pub mod cli;
 pub mod client;
 pub mod http;
+pub mod settings;
 pub mod store;

@@ -1,1 +1,24 @@
-//! x
+//! Stand-in for EC2 Instance Connect, for its endpoint and for an instance, on one loopback HTTP listener.
+//!
+//! It speaks the real protocols (awsJson1.1 `SendSSHPublicKey`, the signed `openTunnel` websocket, SSH), so that what
+//! is tested against it is the code that runs against AWS. It must know nothing of Adit's service: no HTTP API, no
+//! store, no command line, no environment variables.
+
+mod authorized_keys;
+mod clock;
+mod emulator;
+mod host_key;
+mod http;
+mod instance;
+mod keys;
+mod open_tunnel;
+mod relay;
+mod send_key;
+mod settings;
+mod shared;
+mod sigv4;
+
+pub use clock::WallClock;
+pub use emulator::{Counters, Emulator, EmulatorError};
+pub use host_key::{HostKey, HostKeyError};
+pub use settings::{Credentials, Instance, InstanceBackend, InstanceState, Settings};

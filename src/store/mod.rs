@@ -1,7 +1,14 @@
 //! What the service keeps: workspaces, tokens, host key pins and audit rows.
 //!
 //! [`Store`] is the whole of what the rest of the service knows of SQL. Audit rows and host key pins go through the
-//! traits of `adit-actors`, which a store implements as well.
+//! traits of `adit-actors`, which a store implements as well. [`connect`] picks the implementation by the URL.
+
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
+mod timestamp;
+
+use std::sync::Arc;
 
 use adit_actors::audit::AuditStore;
 use adit_actors::exec::Caller;
@@ -30,6 +37,80 @@ pub enum StoreError {
     /// What was asked can't be done with what the store holds; the text is fit for an operator.
     #[error("{0}")]
     Refused(String),
+}
+
+/// A store could not be opened or migrated.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The URL names no store that Adit has. The URL itself may hold a password and is not quoted.
+    #[error("the store's url is not valid: {0}")]
+    Url(&'static str),
+    /// The database could not be opened.
+    #[error("the store could not be opened")]
+    Open(#[source] Source),
+    /// A migration failed; those before it are in place.
+    #[error("the store's migrations failed")]
+    Migrate(#[source] Source),
+    /// The database lacks migrations that this version of Adit needs.
+    #[error("the store lacks {missing} of Adit's migrations; run `adit migrate` first")]
+    NotMigrated {
+        /// How many are missing.
+        missing: usize,
+    },
+    /// The database has been migrated by another, newer version, or a migration was changed after it had run.
+    #[error("the store's migration {version} is not the one that this version of Adit knows")]
+    ForeignMigration {
+        /// Version of the migration.
+        version: i64,
+    },
+}
+
+/// What holds for a workspace whose row does not say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetDefaults {
+    /// AWS region.
+    pub region: String,
+    /// Login name on the instance.
+    pub os_user: String,
+    /// Port of the instance's sshd.
+    pub port: u16,
+}
+
+/// Opens the store that `url` names: `sqlite:///absolute/path` or `sqlite://relative/path`.
+///
+/// # Errors
+/// [`ConnectError`]; in particular when the database is not there or its migrations are not those of this version:
+/// [`migrate`] comes first.
+pub async fn connect(url: &str, defaults: TargetDefaults) -> Result<Arc<dyn Store>, ConnectError> {
+    Ok(Arc::new(
+        sqlite::SqliteStore::open(&sqlite_path(url)?, defaults).await?,
+    ))
+}
+
+/// Brings the database that `url` names up to this version, creating it when it is not there. Returns how many
+/// migrations were applied.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn migrate(url: &str) -> Result<usize, ConnectError> {
+    sqlite::migrate(&sqlite_path(url)?).await
+}
+
+fn sqlite_path(url: &str) -> Result<std::path::PathBuf, ConnectError> {
+    let Some(path) = url.strip_prefix("sqlite://") else {
+        return Err(ConnectError::Url("it must begin with `sqlite://`"));
+    };
+    if path.is_empty() || path == ":memory:" {
+        return Err(ConnectError::Url(
+            "it must name a file: `sqlite:///var/lib/adit/adit.db`",
+        ));
+    }
+    if path.contains(['?', '#']) {
+        return Err(ConnectError::Url(
+            "it takes no parameters; the file name must be free of `?` and `#`",
+        ));
+    }
+    Ok(path.into())
 }
 
 /// Everything the service asks of its database.
@@ -84,10 +165,17 @@ pub trait Store: AuditStore + HostKeys {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn revoke_token(&self, id: Uuid) -> Result<bool, StoreError>;
+
+    /// Gives the connections back; every later call fails. The last step of a shutdown.
+    async fn close(&self);
 }
 
 /// What one query says of a caller.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a request, taken apart at once and never kept"
+)]
 pub enum Authorization {
     /// No live token has this hash.
     UnknownToken,

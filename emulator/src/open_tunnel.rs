@@ -1,0 +1,189 @@
+//! `openTunnel`: the signed websocket upgrade, its checks and its refusals.
+//!
+//! Parameters and texts are those that the AWS CLI sends and that users' logs show; statuses and the other codes are
+//! not published, so they are the nearest fit. It must know nothing of what flows through a tunnel.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use serde_json::json;
+use thiserror::Error;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::clock::WallClock;
+use crate::http::{Answer, json};
+use crate::relay::{self, Tunnel};
+use crate::send_key::SIGNING_NAME;
+use crate::shared::{InstanceEntry, Shared};
+use crate::sigv4::{SignatureError, Verifier, decoded_query, single};
+
+/// Longest tunnel that a URL may ask for, in seconds (AWS CLI, `--max-tunnel-duration`).
+const MAX_TUNNEL_SECONDS: u64 = 3600;
+
+/// Why a tunnel is refused. The texts go to the caller.
+#[derive(Debug, Error)]
+enum Refusal {
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error("The request is not a websocket upgrade (RFC 6455, version 13).")]
+    NotWebsocket,
+    #[error("The specified {name} is not valid. {rule} and retry your request.")]
+    Parameter { name: &'static str, rule: &'static str },
+    #[error("The EC2 Instance Connect Endpoint ID '{id}' does not exist")]
+    NoEndpoint { id: String },
+    #[error("The EC2 Instance Connect Endpoint has reached its maximum of {limit} concurrent connections.")]
+    TooManyConnections { limit: usize },
+}
+
+impl Refusal {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Signature(error) => error.code(),
+            Self::NotWebsocket | Self::Parameter { .. } => "InvalidParameter",
+            Self::NoEndpoint { .. } => "InvalidInstanceConnectEndpointId.NotFound",
+            Self::TooManyConnections { .. } => "ServiceQuotaExceededException",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Signature(_) => StatusCode::FORBIDDEN,
+            Self::NotWebsocket | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
+            Self::NoEndpoint { .. } => StatusCode::NOT_FOUND,
+            Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+}
+
+/// What a valid request asks for.
+struct Asked {
+    entry: Arc<InstanceEntry>,
+    port: u16,
+    duration: Duration,
+}
+
+/// Answers one request: 101 and a relay that runs on, or a refusal.
+pub(crate) fn answer(mut request: Request<Incoming>, shared: &Arc<Shared>, request_id: &str) -> Answer {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (head, _) = request.into_parts();
+    let opened = check(&head, shared).and_then(|asked| {
+        let accept_key = websocket_accept(&head.headers)?;
+        let limit = shared.settings.max_connections;
+        let slot = shared
+            .admit_tunnel(&asked.entry.instance.id)
+            .ok_or(Refusal::TooManyConnections { limit })?;
+        Ok((asked, accept_key, slot))
+    });
+    match opened {
+        Ok((asked, accept_key, slot)) => {
+            tracing::info!(
+                instance.id = asked.entry.instance.id,
+                aws.request_id = request_id,
+                "a tunnel was opened"
+            );
+            let tunnel = Tunnel {
+                entry: asked.entry,
+                port: asked.port,
+                duration: asked.duration,
+                slot,
+                shared: Arc::clone(shared),
+            };
+            shared.spawn(relay::run(upgrade, tunnel));
+            switching_protocols(accept_key)
+        }
+        Err(refusal) => {
+            tracing::info!(
+                error = &refusal as &dyn std::error::Error,
+                aws.request_id = request_id,
+                "a tunnel was refused with {}",
+                refusal.code()
+            );
+            let body = json!({"ErrorCode": refusal.code(), "Message": refusal.to_string()});
+            json(refusal.status(), "application/json", &body)
+        }
+    }
+}
+
+fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal> {
+    let settings = &shared.settings;
+    Verifier {
+        credentials: &settings.credentials,
+        region: &settings.region,
+        service: SIGNING_NAME,
+        now: WallClock::real_now(),
+    }
+    .verify_query(head)?;
+    let query = decoded_query(head.uri.query().unwrap_or_default())?;
+    let endpoint_id = single(&query, "instanceConnectEndpointId")?.unwrap_or_default();
+    if endpoint_id != settings.endpoint_id {
+        return Err(Refusal::NoEndpoint {
+            id: endpoint_id.to_owned(),
+        });
+    }
+    let port = match single(&query, "remotePort")? {
+        Some("22") => 22,
+        Some("3389") => 3389,
+        _ => {
+            let rule = "Specify either 22 or 3389 as the RemotePort";
+            return Err(Refusal::Parameter {
+                name: "RemotePort",
+                rule,
+            });
+        }
+    };
+    let entry = single(&query, "privateIpAddress")?
+        .and_then(|text| text.parse::<IpAddr>().ok())
+        .and_then(|address| shared.instance_at(address))
+        .ok_or(Refusal::Parameter {
+            name: "PrivateIpAddress",
+            rule: "Specify the private IP address of an instance in the VPC",
+        })?;
+    let duration = match single(&query, "maxTunnelDuration")?.map(str::parse::<u64>) {
+        None => settings.max_tunnel_duration,
+        Some(Ok(seconds @ 1..=MAX_TUNNEL_SECONDS)) => Duration::from_secs(seconds),
+        Some(_) => {
+            let rule = "Specify a value from 1 to 3600 as the MaxTunnelDuration";
+            return Err(Refusal::Parameter {
+                name: "MaxTunnelDuration",
+                rule,
+            });
+        }
+    };
+    Ok(Asked {
+        entry: Arc::clone(entry),
+        port,
+        duration,
+    })
+}
+
+/// The accept key (RFC 6455, 4.2.2) of a request that is a websocket upgrade.
+fn websocket_accept(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+    let has = |name, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|value| value.trim().eq_ignore_ascii_case(token))
+    };
+    if !(has(UPGRADE, "websocket") && has(CONNECTION, "upgrade") && has(SEC_WEBSOCKET_VERSION, "13")) {
+        return Err(Refusal::NotWebsocket);
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::NotWebsocket)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| Refusal::NotWebsocket)
+}
+
+fn switching_protocols(accept_key: HeaderValue) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
+    answer
+}

@@ -1,0 +1,185 @@
+//! SendSSHPublicKey, by the AWS SDK.
+
+use std::time::Duration;
+
+use adit_actors::instance::InstanceTarget;
+use adit_actors::tunnel::{GrantError, KeyGrantReceipt, KeyGrants};
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_ec2instanceconnect::Client;
+use aws_sdk_ec2instanceconnect::config::Region;
+use aws_sdk_ec2instanceconnect::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2instanceconnect::operation::RequestId;
+use aws_sdk_ec2instanceconnect::operation::send_ssh_public_key::SendSSHPublicKeyError;
+use dashmap::DashMap;
+use thiserror::Error;
+
+/// One request of the SDK, retries apart. The call itself answers in a few hundred milliseconds.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The call with its retries. Less than the 30 s in which an exec must start, so that a waiter hears the cause.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Attempts, the first included: the SDK's own default, written down because throttling is told apart after them.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// Pushes keys with one SDK client a region, made at first use and kept.
+#[derive(Debug)]
+pub struct InstanceConnectKeyGrants {
+    config: SdkConfig,
+    endpoint_url: Option<String>,
+    clients: DashMap<String, Client>,
+}
+
+/// The SDK's error with the request id that AWS support asks for.
+#[derive(Debug, Error)]
+#[error("SendSSHPublicKey failed (AWS request id `{}`)", request_id.as_deref().unwrap_or("none"))]
+struct KeyPushFailure {
+    request_id: Option<String>,
+    #[source]
+    source: SdkError<SendSSHPublicKeyError>,
+}
+
+impl InstanceConnectKeyGrants {
+    pub(super) fn new(config: SdkConfig, endpoint_url: Option<String>) -> Self {
+        Self {
+            config,
+            endpoint_url,
+            clients: DashMap::new(),
+        }
+    }
+
+    fn client(&self, region: &str) -> Client {
+        if let Some(client) = self.clients.get(region) {
+            return client.clone();
+        }
+        self.clients
+            .entry(region.to_owned())
+            .or_insert_with(|| self.new_client(region))
+            .clone()
+    }
+
+    fn new_client(&self, region: &str) -> Client {
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let mut config = aws_sdk_ec2instanceconnect::config::Builder::from(&self.config)
+            .region(Region::new(region.to_owned()))
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS));
+        if let Some(url) = &self.endpoint_url {
+            config = config.endpoint_url(url);
+        }
+        Client::from_conf(config.build())
+    }
+}
+
+#[async_trait]
+impl KeyGrants for InstanceConnectKeyGrants {
+    async fn push_key(
+        &self,
+        target: &InstanceTarget,
+        public_key: &str,
+    ) -> Result<KeyGrantReceipt, GrantError> {
+        let answer = self
+            .client(&target.instance.region)
+            .send_ssh_public_key()
+            .instance_id(&target.instance.instance_id)
+            .instance_os_user(&target.os_user)
+            .ssh_public_key(public_key)
+            .set_availability_zone(target.availability_zone.clone())
+            .send()
+            .await
+            .map_err(grant_error)?;
+        // The header's id is the one in CloudTrail; the body repeats it.
+        let request_id = RequestId::request_id(&answer)
+            .or(answer.request_id())
+            .map(str::to_owned);
+        if answer.success() {
+            Ok(KeyGrantReceipt { request_id })
+        } else {
+            Err(GrantError::Denied(
+                format!("answer says no success, request id {request_id:?}").into(),
+            ))
+        }
+    }
+}
+
+/// What an error means for the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Denied,
+    InstanceNotFound,
+    InstanceNotRunning,
+    Throttled,
+    Unreachable,
+}
+
+fn grant_error(error: SdkError<SendSSHPublicKeyError>) -> GrantError {
+    let kind = match &error {
+        SdkError::ServiceError(answer) => service_error_kind(answer.err()),
+        // Nothing was heard that says more: no request, no connection, no answer in time, or none that can be read.
+        SdkError::ConstructionFailure(_)
+        | SdkError::TimeoutError(_)
+        | SdkError::DispatchFailure(_)
+        | SdkError::ResponseError(_) => Kind::Unreachable,
+        // The SDK's enum is open.
+        _ => Kind::Unreachable,
+    };
+    let source = Box::new(KeyPushFailure {
+        request_id: error.request_id().map(str::to_owned),
+        source: error,
+    });
+    match kind {
+        Kind::Denied => GrantError::Denied(source),
+        Kind::InstanceNotFound => GrantError::InstanceNotFound(source),
+        Kind::InstanceNotRunning => GrantError::InstanceNotRunning(source),
+        Kind::Throttled => GrantError::Throttled(source),
+        Kind::Unreachable => GrantError::Unreachable(source),
+    }
+}
+
+fn service_error_kind(error: &SendSSHPublicKeyError) -> Kind {
+    use SendSSHPublicKeyError as E;
+    match error {
+        E::AuthException(_) | E::InvalidArgsException(_) => Kind::Denied,
+        E::Ec2InstanceNotFoundException(_) => Kind::InstanceNotFound,
+        E::Ec2InstanceStateInvalidException(_) | E::Ec2InstanceUnavailableException(_) => {
+            Kind::InstanceNotRunning
+        }
+        E::ThrottlingException(_) => Kind::Throttled,
+        E::ServiceException(_) => Kind::Unreachable,
+        // What every AWS service may answer is in no service's model. An IAM denial is such an answer, with HTTP 400.
+        other => unmodelled_kind(other.code()),
+    }
+}
+
+/// By the codes of <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonErrors.html>; JSON services put
+/// `Exception` behind some of them.
+fn unmodelled_kind(code: Option<&str>) -> Kind {
+    match code.map(|code| code.trim_end_matches("Exception")) {
+        Some(
+            "AccessDenied"
+            | "ExpiredToken"
+            | "IncompleteSignature"
+            | "InvalidClientTokenId"
+            | "InvalidSignature"
+            | "MissingAuthenticationToken"
+            | "NotAuthorized"
+            | "OptInRequired"
+            | "UnrecognizedClient"
+            | "Validation",
+        ) => Kind::Denied,
+        Some(
+            "RequestLimitExceeded" | "Throttled" | "ThrottledRequest" | "Throttling" | "TooManyRequests",
+        ) => Kind::Throttled,
+        _ => Kind::Unreachable,
+    }
+}
+
+#[cfg(test)]
+#[path = "key_grants_tests.rs"]
+mod tests;

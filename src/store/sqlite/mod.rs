@@ -1,0 +1,207 @@
+//! The embedded store: one SQLite file in WAL mode.
+//!
+//! Owns the connections, their pragmas and the migrations. One connection writes, as SQLite allows no more; several
+//! read, and WAL lets them read while a commit is on its way: neither authentication nor audit waits for the other.
+
+mod accounts;
+mod audit;
+mod failure;
+mod host_keys;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use uuid::Uuid;
+
+use super::{
+    Authorization, ConnectError, NewToken, NewWorkspace, Store, StoreError, TargetDefaults, TokenHash,
+    TokenRecord, Workspace,
+};
+
+/// Adit keeps its own history, beside the one of a host platform.
+const MIGRATION_TABLE: &str = "adit_migrations";
+
+/// How long a statement waits for another process that writes (`adit token issue` beside a running service).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request waits for a connection. Reads take microseconds, so one that waits this long has a store that
+/// hangs; less than the 5 s that a begin row may take.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Each reading connection is a thread. Authentication is a few index lookups; four threads are more than the two
+/// to eight HTTP workers keep busy.
+const READERS: u32 = 4;
+
+/// A store in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// One connection: audit batches, host key pins and the rare changes by an operator.
+    writer: SqlitePool,
+    /// Connections that can't write: authentication, lists and readiness.
+    readers: SqlitePool,
+    defaults: TargetDefaults,
+}
+
+impl SqliteStore {
+    /// Opens the file, which must be there and have this version's migrations.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn open(path: &Path, defaults: TargetDefaults) -> Result<Self, ConnectError> {
+        let options = connect_options(path);
+        let writer = pool(1).connect_with(options.clone()).await.map_err(open_error)?;
+        check_migrations(&writer).await?;
+        let readers = pool(READERS)
+            .connect_with(options.pragma("query_only", "on"))
+            .await
+            .map_err(open_error)?;
+        Ok(Self {
+            writer,
+            readers,
+            defaults,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn authorize(
+        &self,
+        token: TokenHash,
+        workspace_id: Option<Uuid>,
+        org: Option<Uuid>,
+    ) -> Result<Authorization, StoreError> {
+        accounts::authorize(&self.readers, &self.defaults, token, workspace_id, org).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        // Reads a page of the file: a bare `SELECT 1` would succeed on a disk that is gone.
+        sqlx::query("SELECT EXISTS (SELECT 1 FROM workspaces)")
+            .execute(&self.readers)
+            .await
+            .map_err(|error| failure::unavailable("ping", error))?;
+        Ok(())
+    }
+
+    async fn add_workspace(&self, workspace: &NewWorkspace) -> Result<(), StoreError> {
+        accounts::add_workspace(&self.writer, workspace).await
+    }
+
+    async fn list_workspaces(&self) -> Result<Vec<Workspace>, StoreError> {
+        accounts::list_workspaces(&self.readers, &self.defaults).await
+    }
+
+    async fn add_token(&self, token: &NewToken) -> Result<(), StoreError> {
+        accounts::add_token(&self.writer, token).await
+    }
+
+    async fn list_tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
+        accounts::list_tokens(&self.readers).await
+    }
+
+    async fn revoke_token(&self, id: Uuid) -> Result<bool, StoreError> {
+        accounts::revoke_token(&self.writer, id).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Applies what is missing, creating the file when it is not there. Returns how many migrations were applied.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn migrate(path: &Path) -> Result<usize, ConnectError> {
+    let mut connection = connect_options(path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .map_err(open_error)?;
+    let migrator = migrator();
+    let before = applied(&mut connection).await?.len();
+    migrator
+        .run(&mut connection)
+        .await
+        .map_err(|error| ConnectError::Migrate(error.into()))?;
+    let after = applied(&mut connection).await?.len();
+    connection.close().await.map_err(open_error)?;
+    Ok(after.saturating_sub(before))
+}
+
+fn connect_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A committed audit row must outlive a power cut: WAL's usual NORMAL does not promise that.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    // Connections to a file don't go stale, and the store must not open one in the middle of a burst.
+    SqlitePoolOptions::new()
+        .min_connections(connections)
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+fn open_error(error: sqlx::Error) -> ConnectError {
+    ConnectError::Open(error.into())
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("migrations/sqlite");
+    migrator.dangerous_set_table_name(MIGRATION_TABLE);
+    migrator
+}
+
+async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigration>, ConnectError> {
+    let history_exists: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)")
+            .bind(MIGRATION_TABLE)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(open_error)?;
+    if !history_exists {
+        return Ok(Vec::new());
+    }
+    connection
+        .list_applied_migrations(MIGRATION_TABLE)
+        .await
+        .map_err(|error| ConnectError::Open(error.into()))
+}
+
+async fn check_migrations(writer: &SqlitePool) -> Result<(), ConnectError> {
+    let mut connection = writer.acquire().await.map_err(open_error)?;
+    let applied = applied(&mut connection).await?;
+    let migrator = migrator();
+    let is_known = |applied: &AppliedMigration| {
+        migrator
+            .iter()
+            .any(|known| known.version == applied.version && known.checksum == applied.checksum)
+    };
+    if let Some(foreign) = applied.iter().find(|applied| !is_known(applied)) {
+        return Err(ConnectError::ForeignMigration {
+            version: foreign.version,
+        });
+    }
+    match migrator.iter().count().saturating_sub(applied.len()) {
+        0 => Ok(()),
+        missing => Err(ConnectError::NotMigrated { missing }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! The store suite on SQLite, and what only SQLite has: files, migrations and crashes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_actors::audit::{AuditStore, AuditStoreError};
+use async_trait::async_trait;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::types::Json;
+use sqlx::types::uuid::fmt::Hyphenated;
+use sqlx::{AssertSqlSafe, Row};
+use tempfile::TempDir;
+
+use super::{SqliteStore, connect_options, migrate, pool};
+use crate::store::suite::{Activity, Database, Harness, defaults, running, store_suite, workspace};
+use crate::store::{ConnectError, Store, connect};
+
+struct File {
+    pool: SqlitePool,
+    _directory: TempDir,
+}
+
+#[async_trait]
+impl Database for File {
+    async fn execute(&self, statement: &str) {
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+
+    async fn activities(&self) -> Vec<Activity> {
+        let rows = sqlx::query("SELECT * FROM activity_logs ORDER BY created_at, id")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        rows.iter().map(activity).collect()
+    }
+}
+
+fn activity(row: &SqliteRow) -> Activity {
+    Activity {
+        id: row.get::<Hyphenated, _>("id").into(),
+        workspace_id: row.get::<Hyphenated, _>("workspace_id").into(),
+        activity_type: row.get("activity_type"),
+        method: row.get("method"),
+        summary: row.get("summary"),
+        request_body: row
+            .get::<Option<Json<_>>, _>("request_body")
+            .map(|Json(body)| body),
+        response_body: row
+            .get::<Option<Json<_>>, _>("response_body")
+            .map(|Json(body)| body),
+        duration_ms: row.get("duration_ms"),
+        status: row.get("status"),
+        error_detail: row.get("error_detail"),
+    }
+}
+
+async fn opened(directory: &TempDir) -> (PathBuf, SqliteStore) {
+    let path = directory.path().join("adit.db");
+    migrate(&path).await.unwrap();
+    let store = SqliteStore::open(&path, defaults()).await.unwrap();
+    (path, store)
+}
+
+async fn harness() -> Harness {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, store) = opened(&directory).await;
+    let pool = pool(1).connect_with(connect_options(&path)).await.unwrap();
+    Harness {
+        store: Arc::new(store),
+        database: Box::new(File {
+            pool,
+            _directory: directory,
+        }),
+    }
+}
+
+store_suite!(harness);
+
+#[tokio::test]
+async fn migrations_are_applied_once_and_missed_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("adit.db");
+    let url = format!("sqlite://{}", path.display());
+    let refused = connect(&url, defaults()).await.err().unwrap();
+    assert!(matches!(refused, ConnectError::Open(_)), "no file: {refused:?}");
+
+    let empty = pool(1)
+        .connect_with(connect_options(&path).create_if_missing(true))
+        .await
+        .unwrap();
+    let refused = connect(&url, defaults()).await.err().unwrap();
+    let all = super::migrator().iter().count();
+    assert!(
+        matches!(refused, ConnectError::NotMigrated { missing } if missing == all),
+        "{refused:?}"
+    );
+
+    assert_eq!(crate::store::migrate(&url).await.unwrap(), all);
+    assert_eq!(crate::store::migrate(&url).await.unwrap(), 0);
+    connect(&url, defaults()).await.unwrap().ping().await.unwrap();
+
+    sqlx::query("UPDATE adit_migrations SET checksum = x'00' WHERE version = 2")
+        .execute(&empty)
+        .await
+        .unwrap();
+    let refused = connect(&url, defaults()).await.err().unwrap();
+    assert!(
+        matches!(refused, ConnectError::ForeignMigration { version: 2 }),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_urls_of_files_are_taken() {
+    for url in [
+        "",
+        "sqlite:adit.db",
+        "sqlite://",
+        "sqlite://:memory:",
+        "sqlite://a.db?mode=ro",
+        "mysql://h/d",
+    ] {
+        let refused = connect(url, defaults()).await.err().unwrap();
+        assert!(matches!(refused, ConnectError::Url(_)), "{url}: {refused:?}");
+    }
+}
+
+/// What a `kill -9` leaves: the database file and a write-ahead log that nobody has merged into it. Copying both
+/// while the store is open gives exactly that.
+#[tokio::test]
+async fn committed_rows_survive_a_killed_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, store) = opened(&directory).await;
+    let workspace = workspace("mine", None);
+    store.add_workspace(&workspace).await.unwrap();
+    let row = running(workspace.id);
+    store.write(std::slice::from_ref(&row)).await.unwrap();
+
+    let crashed = directory.path().join("crashed.db");
+    let log = directory.path().join("adit.db-wal");
+    assert!(
+        std::fs::metadata(&log).unwrap().len() > 0,
+        "the row must be in the log, or the test shows nothing"
+    );
+    std::fs::copy(&path, &crashed).unwrap();
+    std::fs::copy(&log, directory.path().join("crashed.db-wal")).unwrap();
+
+    let reopened = SqliteStore::open(&crashed, defaults()).await.unwrap();
+    let rows = sqlx::query("SELECT * FROM activity_logs")
+        .fetch_all(&reopened.readers)
+        .await
+        .unwrap();
+    assert_eq!(
+        rows.iter().map(|row| activity(row).id).collect::<Vec<_>>(),
+        [row.id]
+    );
+}
+
+/// Pragmas are per connection, so each pool is asked.
+#[tokio::test]
+async fn commits_are_durable_and_readers_cannot_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, store) = opened(&directory).await;
+    for pool in [&store.writer, &store.readers] {
+        for (pragma, value) in [("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 5_000)] {
+            let found: i64 = sqlx::query_scalar(AssertSqlSafe(format!("PRAGMA {pragma}")))
+                .fetch_one(pool)
+                .await
+                .unwrap();
+            assert_eq!(found, value, "{pragma}");
+        }
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        assert_eq!(journal, "wal");
+    }
+    sqlx::query("DELETE FROM workspaces")
+        .execute(&store.readers)
+        .await
+        .unwrap_err();
+    sqlx::query("DELETE FROM workspaces")
+        .execute(&store.writer)
+        .await
+        .unwrap();
+}
+
+/// A writer that holds the database makes a batch wait, and then tells that trying again may help.
+#[tokio::test]
+async fn a_busy_database_is_unavailable_and_readers_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, mut store) = opened(&directory).await;
+    let impatient = connect_options(&path).busy_timeout(Duration::from_millis(1));
+    store.writer = pool(1).connect_with(impatient).await.unwrap();
+    let other = pool(1).connect_with(connect_options(&path)).await.unwrap();
+    let mut held = other.acquire().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *held).await.unwrap();
+
+    let row = running(uuid::Uuid::new_v4());
+    let refused = store.write(&[row]).await;
+    assert!(
+        matches!(refused, Err(AuditStoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    store.ping().await.unwrap();
+}

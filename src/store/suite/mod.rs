@@ -1,0 +1,140 @@
+//! What every store must do, whatever database it is: the tests of [`super::Store`], run by each implementation.
+//!
+//! An implementation gives a [`Harness`] on an empty database and calls `store_suite!` with the function that makes it.
+
+pub(in crate::store) mod accounts;
+pub(in crate::store) mod audit;
+pub(in crate::store) mod host_keys;
+
+use std::sync::Arc;
+
+use adit_actors::audit::{AuditRow, RowStatus};
+use adit_actors::clock::Clock;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{NewToken, NewWorkspace, Store, TargetDefaults, TokenScope};
+
+/// A store on an empty, migrated database, and a way past it.
+pub(in crate::store) struct Harness {
+    pub(in crate::store) store: Arc<dyn Store>,
+    pub(in crate::store) database: Box<dyn Database>,
+}
+
+/// The database below the store, for what the store itself does not do.
+#[async_trait]
+pub(in crate::store) trait Database: Send + Sync {
+    /// Runs one statement, in SQL that all databases share.
+    async fn execute(&self, statement: &str);
+
+    /// The `activity_logs` rows, oldest first.
+    async fn activities(&self) -> Vec<Activity>;
+}
+
+/// A row of `activity_logs` as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::store) struct Activity {
+    pub(in crate::store) id: Uuid,
+    pub(in crate::store) workspace_id: Uuid,
+    pub(in crate::store) activity_type: String,
+    pub(in crate::store) method: Option<String>,
+    pub(in crate::store) summary: Option<String>,
+    pub(in crate::store) request_body: Option<Value>,
+    pub(in crate::store) response_body: Option<Value>,
+    pub(in crate::store) duration_ms: Option<i32>,
+    pub(in crate::store) status: Option<String>,
+    pub(in crate::store) error_detail: Option<String>,
+}
+
+pub(in crate::store) fn defaults() -> TargetDefaults {
+    TargetDefaults {
+        region: "us-east-2".to_owned(),
+        os_user: "ubuntu".to_owned(),
+        port: 22,
+    }
+}
+
+/// Runs every test of the suite on the harnesses that `$harness().await` makes, a fresh one each.
+macro_rules! store_suite {
+    ($harness:path) => {
+        $crate::store::suite::store_suite!($harness:
+            accounts::authorises_by_token_and_workspace,
+            accounts::a_guard_opens_the_whole_store_to_org_tokens,
+            accounts::revoked_tokens_are_unknown_at_once,
+            accounts::removed_workspaces_are_invisible,
+            accounts::a_bare_workspace_takes_the_defaults,
+            accounts::lists_and_refusals_for_operators,
+            audit::a_batch_is_written_whole,
+            audit::a_begin_never_replaces_and_a_finish_always_does,
+            audit::a_poisoned_batch_writes_nothing,
+            audit::another_writers_row_is_never_touched,
+            audit::sweep_settles_only_old_running_execs,
+            audit::a_late_finish_replaces_what_the_sweep_wrote,
+            host_keys::the_first_host_key_holds,
+            audit::concurrent_writers_lose_nothing,
+        );
+    };
+    ($harness:path: $($room:ident::$test:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                $crate::store::suite::$room::$test($harness().await).await;
+            }
+        )*
+    };
+}
+pub(super) use store_suite;
+
+pub(in crate::store) fn workspace(name: &str, org_id: Option<Uuid>) -> NewWorkspace {
+    NewWorkspace {
+        id: Uuid::new_v4(),
+        name: name.to_owned(),
+        org_id,
+        tier: 3,
+        instance_id: Some("i-0123456789abcdef0".to_owned()),
+        region: None,
+        os_user: None,
+        address: None,
+        endpoint_id: None,
+        endpoint_dns_name: None,
+    }
+}
+
+fn token(scope: TokenScope, first: u8) -> NewToken {
+    let mut hash = [0; 32];
+    hash[0] = first;
+    let name = matches!(scope, TokenScope::Org(_)).then(|| "ci".to_owned());
+    NewToken {
+        id: Uuid::new_v4(),
+        scope,
+        hash,
+        prefix: format!("prefix{first:02}"),
+        name,
+    }
+}
+
+pub(in crate::store) fn running(workspace_id: Uuid) -> AuditRow {
+    AuditRow {
+        id: Uuid::new_v4(),
+        workspace_id,
+        status: RowStatus::Running,
+        summary: "exec `true`".to_owned(),
+        request_body: json!({"cmd": ["printf", "%s", "é\u{1f600}\"\\u0000\n"], "timeout_s": 30}),
+        response_body: None,
+        duration_ms: None,
+        error_detail: None,
+        created_at: Clock::system().now(),
+    }
+}
+
+async fn added(harness: &Harness, new: NewWorkspace) -> Uuid {
+    harness.store.add_workspace(&new).await.unwrap();
+    new.id
+}
+
+async fn issued(harness: &Harness, scope: TokenScope, first: u8) -> NewToken {
+    let new = token(scope, first);
+    harness.store.add_token(&new).await.unwrap();
+    new
+}
