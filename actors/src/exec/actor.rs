@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::admission::{LiveExec, Permit};
 use super::drive::{Drive, Happened, ORDERS, Order};
+use super::event::{BeginResult, Effect, Event, Phase, Timer};
 use super::output::{Sealed, SharedOutput};
-use super::phase::{BeginResult, Effect, Event, ExecCore, Phase, Timer};
+use super::phase::ExecCore;
 use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome, Ran, Timing};
 use super::request::ExecSpec;
 use super::{audit_row, command};
