@@ -19,7 +19,9 @@ impl Clock {
     #[must_use]
     pub fn system() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place where wall time is read")]
-        Self { read: Arc::new(OffsetDateTime::now_utc) }
+        Self {
+            read: Arc::new(OffsetDateTime::now_utc),
+        }
     }
 
     /// A clock that asks `read` each time. For tests.

@@ -1,16 +1,27 @@
 //! The whole of Adit's core behind one value: what the service starts, asks and shuts down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use thiserror::Error;
+use actix::Addr;
 use uuid::Uuid;
 
-use crate::audit::AuditStore;
+use crate::arbiters::Arbiters;
+use crate::audit::{Audit, AuditSettings, AuditStore};
 use crate::clock::Clock;
-use crate::exec::{EndedBy, Exec, ExecSpec, OutputStream};
-use crate::tunnel::{Dialer, HostKeys, InstanceSnapshot, KeyGrants, Locator};
+use crate::exec::admission::{Admission, AdmissionLimits, LiveExecs};
+use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, SharedOutput};
+use crate::tunnel::{
+    CoreSettings, Dialer, HostKeys, InstanceSnapshot, KeyGrants, Locator, Login, Surroundings, TunnelPool,
+};
+
+pub use crate::exec::ExecEvent;
+pub use crate::exec::admission::{AdmissionScope, Permit, TooManyExecs};
+
+/// After the grace period running execs are cancelled and given this long: 5 s to stop and 2 s of draining, and a little
+/// for their rows.
+const CANCEL_BUDGET: Duration = Duration::from_secs(8);
 
 /// What the engine needs from outside.
 #[derive(Clone)]
@@ -50,6 +61,8 @@ pub struct EngineSettings {
     pub idle_timeout: Duration,
     /// Channel cap that a tunnel starts with; sshd's MaxSessions is 10 unless changed.
     pub channel_cap: usize,
+    /// Channels kept open ahead of use on a ready tunnel, 0 to 4: an exec then takes one round trip instead of two.
+    pub spare_channels: usize,
     /// Tunnels per instance at most.
     pub max_tunnels_per_instance: usize,
     /// A grant is used for new logins only while it is younger than this. AWS honours a key for 60 s.
@@ -72,6 +85,7 @@ impl Default for EngineSettings {
             start_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
             channel_cap: 10,
+            spare_channels: 1,
             max_tunnels_per_instance: 2,
             grant_margin: Duration::from_secs(45),
             output_cap: 1_048_576,
@@ -82,14 +96,63 @@ impl Default for EngineSettings {
 }
 
 /// Handle to the running engine. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Engine {}
+#[derive(Clone)]
+pub struct Engine {
+    settings: EngineSettings,
+    arbiters: Arbiters,
+    pool: TunnelPool,
+    audit: Audit,
+    clock: Clock,
+    admission: Admission,
+    live: LiveExecs,
+    closing: Arc<AtomicBool>,
+}
 
 impl Engine {
     /// Starts the arbiters and actors, and the sweep. Must be called inside an actix `System`.
     #[must_use]
     pub fn start(settings: EngineSettings, boundaries: Boundaries, clock: Clock) -> Self {
-        unimplemented!()
+        let arbiters = Arbiters::start(settings.arbiters);
+        Self::start_on(arbiters, settings, boundaries, clock)
+    }
+
+    fn start_on(arbiters: Arbiters, settings: EngineSettings, boundaries: Boundaries, clock: Clock) -> Self {
+        let audit_settings = AuditSettings {
+            begin_limit: settings.execs_per_process,
+            settle_after: settings.settle_after,
+            sweep_interval: settings.sweep_interval,
+        };
+        let core_settings = CoreSettings {
+            start_timeout: settings.start_timeout,
+            idle_timeout: settings.idle_timeout,
+            grant_margin: settings.grant_margin,
+            channel_cap: settings.channel_cap,
+            spare_channels: settings.spare_channels,
+            max_tunnels: settings.max_tunnels_per_instance,
+            max_waiters: settings.execs_per_process,
+        };
+        let around = Surroundings {
+            key_grants: boundaries.key_grants,
+            dialer: boundaries.dialer,
+            locator: boundaries.locator,
+            host_keys: boundaries.host_keys,
+            clock: clock.clone(),
+        };
+        let limits = AdmissionLimits {
+            per_token: settings.execs_per_token,
+            per_org: settings.execs_per_org,
+            per_process: settings.execs_per_process,
+        };
+        Self {
+            audit: Audit::start(&arbiters, boundaries.audit_store, audit_settings),
+            pool: TunnelPool::new(arbiters.clone(), core_settings, around),
+            admission: Admission::new(limits),
+            live: LiveExecs::default(),
+            closing: Arc::default(),
+            settings,
+            arbiters,
+            clock,
+        }
     }
 
     /// Reserves a place for one exec. The permit travels into [`Engine::run`] and is given back when the row is final
@@ -98,130 +161,143 @@ impl Engine {
     /// # Errors
     /// [`TooManyExecs`] when the token, the org or the process has no place left.
     pub fn admit(&self, token_id: Uuid, org_id: Option<Uuid>) -> Result<Permit, TooManyExecs> {
-        unimplemented!()
+        self.admission.admit(token_id, org_id)
     }
 
     /// Starts an exec. Never fails: what goes wrong is told by its [`ExecEvent::Ended`].
     #[must_use]
     pub fn run(&self, spec: ExecSpec, permit: Permit) -> RunningExec {
-        unimplemented!()
+        let exec_id = spec.exec_id;
+        let timeout_s = spec.request.timeout_s();
+        let output = Arc::new(SharedOutput::new(self.settings.output_cap));
+        let around = ExecSurroundings {
+            pool: self.pool.clone(),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+        };
+        let live = self.live.add(exec_id);
+        let login = Login::of(&spec.target);
+        let (shared_output, shared_permit) = (Arc::clone(&output), permit.clone());
+        let actor = self.arbiters.run(&login, move |_| {
+            ExecActor::new(spec, around, shared_output, shared_permit, live)
+        });
+        RunningExec {
+            exec_id,
+            timeout_s,
+            output,
+            actor,
+            has_ended: false,
+            _permit: permit,
+        }
     }
 
-    /// What every supervisor knows, by region and instance id.
+    /// What every supervisor knows, by region, instance id and login.
     pub async fn tunnels(&self) -> Vec<InstanceSnapshot> {
-        unimplemented!()
+        self.pool.snapshots(|_| true).await
     }
 
-    /// The same for the instances with this instance id (one, unless two regions were to use the same id).
+    /// The same for one instance id: one snapshot a login, and a region, that use it.
     pub async fn tunnels_of(&self, instance_id: &str) -> Vec<InstanceSnapshot> {
-        unimplemented!()
+        self.pool
+            .snapshots(|instance| instance.instance_id == instance_id)
+            .await
     }
 
-    /// How the audit is doing, for readiness.
+    /// For how long the audit has been unable to commit, if it is; for readiness.
     #[must_use]
     pub fn audit_failing_for(&self) -> Option<Duration> {
-        unimplemented!()
+        self.audit.failing_for()
     }
 
     /// Whether shutdown has begun.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        unimplemented!()
+        self.closing.load(Ordering::Acquire)
     }
 
-    /// Ends everything in order: refuses new execs, lets running ones end for `grace`, cancels the rest, closes the tunnels,
-    /// and flushes the audit within `flush`. Returns the ids of execs whose final row could not be written.
+    /// Ends everything in order: refuses new execs and those that wait for a channel, lets running ones end for `grace`,
+    /// cancels the rest, lets the tunnels close, and flushes the audit within `flush`. Returns the ids of execs whose final
+    /// row could not be written. The engine is of no use afterwards.
     pub async fn shutdown(&self, grace: Duration, flush: Duration) -> Vec<Uuid> {
-        unimplemented!()
+        self.closing.store(true, Ordering::Release);
+        self.pool.close();
+        if tokio::time::timeout(grace, self.live.none_left()).await.is_err() {
+            tracing::warn!(
+                execs = self.live.ids().len(),
+                "grace period is over; ending the execs that still run"
+            );
+            self.live.cancel_all(EndedBy::Shutdown);
+            if tokio::time::timeout(CANCEL_BUDGET, self.live.none_left())
+                .await
+                .is_err()
+            {
+                tracing::error!(execs = self.live.ids().len(), "execs did not end in time");
+            }
+        }
+        let mut unwritten = self.audit.flush(flush).await;
+        unwritten.extend(self.live.ids());
+        unwritten.sort_unstable();
+        unwritten.dedup();
+        self.arbiters.stop();
+        unwritten
     }
 }
 
-/// A reserved place for one exec.
-#[derive(Debug)]
-pub struct Permit {}
-
-/// No place left for another exec.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error("too many execs in flight for this {scope}")]
-pub struct TooManyExecs {
-    /// `token`, `org` or `process`. The first two answer 429, the last 503 `instance_busy`.
-    pub scope: AdmissionScope,
-}
-
-/// Whose limit was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdmissionScope {
-    /// The token's.
-    Token,
-    /// The org's.
-    Org,
-    /// The process's.
-    Process,
-}
-
-impl std::fmt::Display for AdmissionScope {
+impl std::fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Token => "token",
-            Self::Org => "org",
-            Self::Process => "process",
-        })
+        formatter
+            .debug_struct("Engine")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
 /// An exec that has been started, as its caller holds it. Dropping it before the end cancels the exec as `client_gone`.
 #[derive(Debug)]
-pub struct RunningExec {}
+pub struct RunningExec {
+    exec_id: Uuid,
+    timeout_s: u32,
+    output: Arc<SharedOutput>,
+    actor: Addr<ExecActor>,
+    has_ended: bool,
+    _permit: Permit,
+}
 
 impl RunningExec {
     /// Id of the exec.
     #[must_use]
     pub fn exec_id(&self) -> Uuid {
-        unimplemented!()
+        self.exec_id
     }
 
     /// Timeout as applied, in seconds.
     #[must_use]
     pub fn timeout_s(&self) -> u32 {
-        unimplemented!()
+        self.timeout_s
     }
 
     /// The next thing that happened, in order within each stream. [`ExecEvent::Ended`] is the last; afterwards `None`.
     /// Cancel-safe: nothing is lost when the future is dropped. Adjacent output of one stream is joined, up to 64 KiB a time.
     pub async fn next(&mut self) -> Option<ExecEvent> {
-        unimplemented!()
+        if self.has_ended {
+            return None;
+        }
+        let event = self.output.next().await;
+        self.has_ended = matches!(event, ExecEvent::Ended { .. });
+        Some(event)
     }
 
     /// Ends the exec; `ended_by` is recorded unless it is over or something else ended it first.
     pub fn cancel(&self, ended_by: EndedBy) {
-        unimplemented!()
+        // Each sender has a place of its own in the mailbox; one that is gone has ended.
+        drop(self.actor.clone().try_send(Cancel(ended_by)));
     }
 }
 
-/// What happens to an exec, as its caller sees it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ExecEvent {
-    /// The program runs on the instance. At most once, before any output.
-    Started,
-    /// The program printed something.
-    Output {
-        /// On which stream.
-        stream: OutputStream,
-        /// What; may begin or end within a UTF-8 character.
-        data: Bytes,
-    },
-    /// The stream went past its cap here; what follows is counted but not sent. At most once a stream.
-    Truncated {
-        /// Which stream.
-        stream: OutputStream,
-        /// The cap in bytes.
-        limit: u64,
-    },
-    /// It is over, and its row is committed (or `audit.committed` says that it is not).
-    Ended {
-        /// How it went.
-        exec: Box<Exec>,
-        /// When trying again may help, for the codes that answer 503.
-        retry_after: Option<Duration>,
-    },
+impl Drop for RunningExec {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.cancel(EndedBy::ClientGone);
+        }
+    }
 }

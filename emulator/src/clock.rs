@@ -1,7 +1,6 @@
 //! The emulator's wall clock: real time plus an offset that tests may move.
 //!
-//! Signatures and key lifetimes are judged by wall time, which `tokio::time::pause` does not reach. It must know
-//! nothing of what is timed.
+//! Keys age by wall time, which `tokio::time::pause` does not reach. It must know nothing of what is timed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -32,12 +31,16 @@ impl WallClock {
     /// The time that this clock shows, UTC.
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
-        #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
-        let real = OffsetDateTime::now_utc();
-        real + self.offset()
+        Self::real_now() + self.offset()
     }
 
-    /// How far this clock is ahead of the real one, by which other processes judge.
+    /// Real time, whatever the offset: other processes sign and judge by it.
+    pub(crate) fn real_now() -> OffsetDateTime {
+        #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
+        OffsetDateTime::now_utc()
+    }
+
+    /// How far this clock is ahead of the real one.
     pub(crate) fn offset(&self) -> time::Duration {
         time::Duration::milliseconds(self.offset_milliseconds.load(Ordering::Relaxed))
     }

@@ -1,23 +1,24 @@
 //! Host keys of in-process instances, in the form that a caller can keep across restarts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
 use thiserror::Error;
 
-/// An ed25519 host key.
+/// An ed25519 host key. Clones share it.
 #[derive(Clone)]
-pub struct HostKey(PrivateKey);
+pub struct HostKey(Arc<PrivateKey>);
 
 impl HostKey {
     /// A new random key.
     #[must_use]
     pub fn generate() -> Self {
         let seed: [u8; 32] = rand::random();
-        Self(PrivateKey::from(
+        Self(Arc::new(PrivateKey::from(
             russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&seed),
-        ))
+        )))
     }
 
     /// Reads an unencrypted key in OpenSSH's own format.
@@ -27,7 +28,7 @@ impl HostKey {
     pub fn from_openssh(text: &str) -> Result<Self, HostKeyError> {
         let key = PrivateKey::from_openssh(text).map_err(HostKeyError::Parse)?;
         match key.algorithm() {
-            Algorithm::Ed25519 => Ok(Self(key)),
+            Algorithm::Ed25519 => Ok(Self(Arc::new(key))),
             other => Err(HostKeyError::NotEd25519 {
                 algorithm: other.to_string(),
             }),
@@ -54,7 +55,7 @@ impl HostKey {
     }
 
     pub(crate) fn private_key(&self) -> PrivateKey {
-        self.0.clone()
+        PrivateKey::clone(&self.0)
     }
 }
 

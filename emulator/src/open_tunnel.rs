@@ -15,6 +15,7 @@ use serde_json::json;
 use thiserror::Error;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::clock::WallClock;
 use crate::http::{Answer, json};
 use crate::relay::{self, Tunnel};
 use crate::send_key::SIGNING_NAME;
@@ -114,7 +115,7 @@ fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal>
         credentials: &settings.credentials,
         region: &settings.region,
         service: SIGNING_NAME,
-        now: settings.clock.now(),
+        now: WallClock::real_now(),
     }
     .verify_query(head)?;
     let query = decoded_query(head.uri.query().unwrap_or_default())?;

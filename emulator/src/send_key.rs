@@ -12,6 +12,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::authorized_keys::{self, AuthorizedKeysError};
+use crate::clock::WallClock;
 use crate::http::{Answer, json};
 use crate::keys::{Login, TooManyKeys};
 use crate::settings::{InstanceBackend, InstanceState};
@@ -142,7 +143,7 @@ async fn push(head: &Parts, body: &[u8], shared: &Shared) -> Result<Login, Refus
         credentials: &settings.credentials,
         region: &settings.region,
         service: SIGNING_NAME,
-        now: settings.clock.now(),
+        now: WallClock::real_now(),
     }
     .verify_header(head, body)?;
     if head
@@ -187,7 +188,12 @@ fn validate(input: &Input) -> Result<(Login, PublicKey), Refusal> {
     }
     let key = field("SSHPublicKey", &input.ssh_public_key, 80, 4096)?;
     if input.availability_zone.is_some() {
-        field("AvailabilityZone", &input.availability_zone, 6, 32)?;
+        let zone = field("AvailabilityZone", &input.availability_zone, 6, 32)?;
+        if !is_availability_zone(&zone) {
+            return Err(Refusal::InvalidArgs(
+                "AvailabilityZone: it is not an availability zone".to_owned(),
+            ));
+        }
     }
     Ok((Login { instance_id, os_user }, parse_key(&key)?))
 }
@@ -201,19 +207,35 @@ fn is_instance_id(text: &str) -> bool {
     })
 }
 
-/// `^[A-Za-z_][A-Za-z0-9@._-]{0,30}[A-Za-z0-9$_-]?$`, the pattern of AWS's API model. It leaves no way to name another
-/// directory, which matters because the name becomes a file name.
+/// A login name by the pattern of AWS's API model: a letter or `_` first, or digits and then something else; a `$` at the
+/// end only. It leaves no way to name another directory, which matters because the name becomes a file name.
 fn is_os_user(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    let first = bytes
-        .next()
-        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-    let last = bytes
-        .next_back()
-        .is_none_or(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'.' | b'$' | b'_' | b'-'));
-    first
-        && last
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'.' | b'_' | b'-'))
+    let within = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'.' | b'_' | b'-'))
+    };
+    let name = text.strip_suffix('$').unwrap_or(text);
+    let begins_well = match name.bytes().next() {
+        Some(b'0'..=b'9') => !name.bytes().all(|byte| byte.is_ascii_digit()),
+        Some(byte) => byte.is_ascii_alphabetic() || byte == b'_',
+        None => false,
+    };
+    begins_well && within(name)
+}
+
+/// `^(\w+-){2,3}\d+\w+$`, the pattern of AWS's API model: `us-east-1a`, `us-gov-west-1b`.
+fn is_availability_zone(text: &str) -> bool {
+    let word = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let parts: Vec<&str> = text.split('-').collect();
+    let ends_well = parts
+        .last()
+        .is_some_and(|last| last.len() >= 2 && last.starts_with(|c: char| c.is_ascii_digit()));
+    matches!(parts.len(), 3 | 4) && ends_well && parts.into_iter().all(word)
 }
 
 /// RSA and ed25519 keys: all that the instance's own script takes (aws-ec2-instance-connect-config).
@@ -299,9 +321,38 @@ mod tests {
             assert!(is_os_user(good), "{good}");
         }
         for bad in [
-            "", ".", "..", "../x", "a/b", "-x", "1a", "a b", "a$b", "a\n", "ä", "a\0",
+            "", ".", "..", "../x", "a/b", "$", "-x", "12", "1$", "a b", "a$b", "a\n", "ä", "a\0",
         ] {
             assert!(!is_os_user(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn availability_zones_are_those_of_the_api_model() {
+        for good in ["us-east-1a", "us-gov-west-1b", "ap-southeast-10ab"] {
+            assert!(is_availability_zone(good), "{good}");
+        }
+        for bad in [
+            "",
+            "us-east-1",
+            "useast1a",
+            "us-east-a",
+            "us--1a",
+            "us-east-1a-",
+            "us-east-1/a",
+        ] {
+            assert!(!is_availability_zone(bad), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_login_name_is_never_a_path(text in "\\PC{0,40}") {
+            if is_os_user(&text) {
+                let path = std::path::Path::new("/keys").join(&text);
+                proptest::prop_assert_eq!(path.parent(), Some(std::path::Path::new("/keys")));
+                proptest::prop_assert_eq!(path.file_name(), Some(std::ffi::OsStr::new(&text)));
+            }
         }
     }
 

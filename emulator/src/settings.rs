@@ -36,7 +36,8 @@ pub struct Settings {
     pub max_sessions: usize,
     /// Shell of in-process instances. `None` takes that of the current user's passwd entry, then `/bin/sh`.
     pub shell: Option<PathBuf>,
-    /// Wall clock for signatures and key lifetimes. Keep a clone to move it.
+    /// Wall clock by which pushed keys age. Keep a clone to move it. Signatures, and an external sshd, go by real time
+    /// all the same.
     pub clock: WallClock,
 }
 

@@ -12,6 +12,7 @@ mod failure;
 mod logging;
 mod migrate;
 mod serve;
+mod service_access;
 mod signals;
 mod table;
 mod token;
@@ -43,6 +44,8 @@ enum Command {
     Dev(dev::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),
+    Exec(exec::ExecArgs),
+    Tunnels(tunnels::TunnelsArgs),
     #[command(subcommand)]
     Workspace(workspace::Command),
     #[command(subcommand)]
@@ -51,16 +54,36 @@ enum Command {
 }
 
 /// Parses the arguments, runs the command, and says with which code the process ends: 0 done, 1 failed, 2 wrong
-/// arguments; `exec` has its own.
+/// arguments. `exec` has the remote program's code, and 125 where Adit failed, wrong arguments included.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return explain(&refusal),
+    };
+    match cli.command {
         Command::Dev(args) => run(dev::run(args)),
         Command::Serve(args) => run(serve::run(args)),
         Command::Migrate(args) => run(migrate::run(args)),
+        Command::Exec(args) => actix_rt::System::new().block_on(exec::run(args)),
+        Command::Tunnels(args) => actix_rt::System::new().block_on(tunnels::run(args)),
         Command::Workspace(command) => run(workspace::run(command)),
         Command::Token(command) => run(token::run(command)),
         Command::Emulator(args) => run(emulator::run(args)),
+    }
+}
+
+/// Prints what clap has to say: help and version are no failures.
+fn explain(refusal: &clap::Error) -> ExitCode {
+    // A terminal that is gone can't be told.
+    refusal.print().ok();
+    let is_exec = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "exec");
+    match refusal.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_exec => ExitCode::from(service_access::ADIT_FAILED),
+        _ => ExitCode::from(2),
     }
 }
 

@@ -218,6 +218,8 @@ pub struct Tunnel {
     pub channel_cap: usize,
     /// Tunnels to one instance at most.
     pub max_tunnels_per_instance: usize,
+    /// Channels that a tunnel opens ahead of their use.
+    pub spare_channels: usize,
     /// Age of a pushed key past which no login is begun with it. AWS honours it for 60 s.
     #[serde(rename = "grant_margin_s", with = "types::seconds")]
     pub grant_margin: Duration,
@@ -231,6 +233,7 @@ impl Default for Tunnel {
             idle_timeout: Duration::from_secs(300),
             channel_cap: 10,
             max_tunnels_per_instance: 2,
+            spare_channels: 1,
             grant_margin: Duration::from_secs(45),
         }
     }
@@ -336,6 +339,7 @@ impl Settings {
             idle_timeout: self.tunnel.idle_timeout,
             channel_cap: self.tunnel.channel_cap,
             max_tunnels_per_instance: self.tunnel.max_tunnels_per_instance,
+            spare_channels: self.tunnel.spare_channels,
             grant_margin: self.tunnel.grant_margin,
             output_cap: self.exec.output_cap_bytes,
             settle_after: self.audit.settle_after,

@@ -1,5 +1,9 @@
 //! The audit: one row per exec, committed before it runs and again when it has ended.
 
+mod actor;
+mod batch;
 pub mod store;
 
+pub(crate) use actor::{Audit, AuditSettings};
+pub(crate) use batch::Verdict;
 pub use store::{AuditRow, AuditStore, AuditStoreError, RowStatus};

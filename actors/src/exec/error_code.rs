@@ -108,14 +108,20 @@ impl ErrorCode {
             Self::InstanceNotFound => "AWS knows no such instance",
             Self::NoEndpoint => "no EC2 Instance Connect Endpoint leads to the instance",
             Self::LoginRefused => "the instance refused the login",
-            Self::HostKeyChanged => "the instance's host key is not the one on record; an operator must look at it",
+            Self::HostKeyChanged => {
+                "the instance's host key is not the one on record; an operator must look at it"
+            }
             Self::TunnelLost => "the connection to the instance was lost",
             Self::AuditUnavailable => "the exec can't be recorded at present, so it was not run",
             Self::StartTimeout => "no channel to the instance became free in time; the command was not run",
             Self::InstanceBusy => "too many execs wait for this instance; the command was not run",
-            Self::EndpointBusy => "the endpoint to the instance has no connection left; the command was not run",
+            Self::EndpointBusy => {
+                "the endpoint to the instance has no connection left; the command was not run"
+            }
             Self::GrantThrottled => "AWS is throttling key pushes; the command was not run",
-            Self::LoginPenalised => "the instance refuses new connections for a while; the command was not run",
+            Self::LoginPenalised => {
+                "the instance refuses new connections for a while; the command was not run"
+            }
             Self::TargetUnreachable => "the instance can't be reached; the command was not run",
             Self::ShuttingDown => "the service is stopping; the command was not run",
             Self::ExecTimeout => "the command ran longer than its `timeout_s` and was stopped",

@@ -1,13 +1,25 @@
 //! Execs: what is asked, how it runs, how it ends.
 
+mod actor;
+pub mod admission;
+mod audit_row;
 pub mod command;
+mod drive;
 pub mod error_code;
+mod mark;
+mod output;
+mod phase;
 pub mod record;
 pub mod request;
 
+pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings};
 pub use error_code::ErrorCode;
+pub use output::ExecEvent;
+pub(crate) use output::SharedOutput;
+pub(crate) use phase::{LeaseFacts, milliseconds};
 pub use record::{
-    AuditReceipt, EndedBy, Exec, ExecError, ExecState, Kill, Outcome, Ran, StreamSummary, Timing, TunnelTemperature,
+    AuditReceipt, EndedBy, Exec, ExecError, ExecState, Kill, Outcome, Ran, StreamSummary, Timing,
+    TunnelTemperature,
 };
 pub use request::{Caller, CallerKind, ExecRequest, ExecRequestParts, ExecSpec, InvalidRequest};
 

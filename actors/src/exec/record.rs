@@ -121,7 +121,10 @@ pub struct ExecError {
 
 impl From<ErrorCode> for ExecError {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: code.message().to_owned() }
+        Self {
+            code,
+            message: code.message().to_owned(),
+        }
     }
 }
 

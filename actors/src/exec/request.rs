@@ -69,7 +69,10 @@ pub enum InvalidRequest {
 
 impl InvalidRequest {
     fn field(field: impl Into<String>, problem: &'static str) -> Self {
-        Self::Field { field: field.into(), problem }
+        Self::Field {
+            field: field.into(),
+            problem,
+        }
     }
 }
 
@@ -96,7 +99,7 @@ impl ExecRequest {
             env: parts.env,
             stdin: parts.stdin,
         };
-        command::check_length(&request)?;
+        command::check(&request)?;
         Ok(request)
     }
 
@@ -120,19 +123,28 @@ impl fmt::Debug for ExecRequest {
 
 impl fmt::Debug for ExecRequestParts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ExecRequestParts").field("words", &self.cmd.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("ExecRequestParts")
+            .field("words", &self.cmd.len())
+            .finish_non_exhaustive()
     }
 }
 
 fn check_words(words: &[String]) -> Result<(), InvalidRequest> {
     if words.first().is_none_or(String::is_empty) {
-        return Err(InvalidRequest::field("cmd", "needs at least one word, and the first must not be empty"));
+        return Err(InvalidRequest::field(
+            "cmd",
+            "needs at least one word, and the first must not be empty",
+        ));
     }
     if words.len() > MAX_WORDS {
         return Err(InvalidRequest::field("cmd", "has more than 1,024 words"));
     }
     match words.iter().position(|word| word.contains('\0')) {
-        Some(index) => Err(InvalidRequest::field(format!("cmd[{index}]"), "contains a NUL character")),
+        Some(index) => Err(InvalidRequest::field(
+            format!("cmd[{index}]"),
+            "contains a NUL character",
+        )),
         None => Ok(()),
     }
 }
@@ -149,12 +161,20 @@ fn check_cwd(cwd: &str) -> Result<(), InvalidRequest> {
 
 fn check_variable(name: &str, value: &str) -> Result<(), InvalidRequest> {
     let mut characters = name.chars();
-    let starts_well = characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+    let starts_well = characters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
     if !starts_well || !characters.all(|rest| rest.is_ascii_alphanumeric() || rest == '_') {
-        return Err(InvalidRequest::field(format!("env.{name}"), "is not a name of the form [A-Za-z_][A-Za-z0-9_]*"));
+        return Err(InvalidRequest::field(
+            format!("env.{name}"),
+            "is not a name of the form [A-Za-z_][A-Za-z0-9_]*",
+        ));
     }
     if value.contains('\0') {
-        return Err(InvalidRequest::field(format!("env.{name}"), "contains a NUL character"));
+        return Err(InvalidRequest::field(
+            format!("env.{name}"),
+            "contains a NUL character",
+        ));
     }
     Ok(())
 }

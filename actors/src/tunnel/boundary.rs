@@ -20,7 +20,11 @@ pub trait KeyGrants: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`GrantError`] says whether AWS denied, throttled, did not know the instance or could not be reached.
-    async fn push_key(&self, target: &InstanceTarget, public_key: &str) -> Result<KeyGrantReceipt, GrantError>;
+    async fn push_key(
+        &self,
+        target: &InstanceTarget,
+        public_key: &str,
+    ) -> Result<KeyGrantReceipt, GrantError>;
 }
 
 /// What AWS answered to an accepted key push.

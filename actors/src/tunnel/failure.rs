@@ -127,12 +127,39 @@ pub enum TunnelError {
         /// When the next try is allowed, from now.
         retry_after: Duration,
     },
-    /// The service is stopping, or the supervisor is gone.
+    /// The supervisor failed and a new one is not started yet.
+    #[error("the instance's supervisor is restarting")]
+    Restarting {
+        /// When it will have been, from now.
+        retry_after: Duration,
+    },
+    /// The service is stopping.
     #[error("the tunnel pool is shutting down")]
     ShuttingDown,
 }
 
 impl TunnelError {
+    /// How long to wait before asking again, when that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::BackingOff { retry_after, .. } | Self::Restarting { retry_after } => Some(*retry_after),
+            Self::Grant(_)
+            | Self::Locate(_)
+            | Self::Dial(_)
+            | Self::Handshake { .. }
+            | Self::LoginPenalised
+            | Self::LoginRefused { .. }
+            | Self::HostKeyChanged
+            | Self::HostKeys(_)
+            | Self::Deadline { .. }
+            | Self::Lost
+            | Self::StartTimeout
+            | Self::QueueFull
+            | Self::ShuttingDown => None,
+        }
+    }
+
     /// The code that a tenant gets for this failure.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
@@ -153,7 +180,9 @@ impl TunnelError {
                 DialError::EndpointBusy(_) => ErrorCode::EndpointBusy,
                 DialError::Refused(_) | DialError::Unreachable(_) => ErrorCode::TargetUnreachable,
             },
-            Self::Handshake { .. } | Self::HostKeys(_) | Self::Deadline { .. } => ErrorCode::TargetUnreachable,
+            Self::Handshake { .. } | Self::HostKeys(_) | Self::Deadline { .. } | Self::Restarting { .. } => {
+                ErrorCode::TargetUnreachable
+            }
             Self::LoginPenalised => ErrorCode::LoginPenalised,
             Self::LoginRefused { .. } => ErrorCode::LoginRefused,
             Self::HostKeyChanged => ErrorCode::HostKeyChanged,
@@ -164,4 +193,11 @@ impl TunnelError {
             Self::ShuttingDown => ErrorCode::ShuttingDown,
         }
     }
+}
+
+/// An error and all its causes in one line, outermost first. For logs and operators.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

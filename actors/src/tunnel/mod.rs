@@ -1,11 +1,25 @@
 //! Tunnels to instances: one supervisor per instance owns the key grant, the tunnels and their channels.
 
 pub mod boundary;
+mod connection;
 pub mod failure;
+mod grant;
+mod lease;
+mod observe;
+mod pool;
 pub mod snapshot;
+mod state;
+mod stream;
+mod supervisor;
+mod supervisor_core;
 
 pub use boundary::{
     Dialed, Dialer, HostKey, HostKeys, KeyGrantReceipt, KeyGrants, Location, Locator, TunnelStream,
 };
-pub use failure::{DialError, GrantError, HostKeyError, LocateError, Source, TunnelError};
+pub use failure::{DialError, GrantError, HostKeyError, LocateError, Source, TunnelError, chain};
 pub use snapshot::{GrantSnapshot, InstanceSnapshot, LastError, TunnelSnapshot};
+
+pub(crate) use lease::{Lease, LeasedChannel};
+pub(crate) use pool::{Login, TunnelPool};
+pub(crate) use supervisor::Surroundings;
+pub(crate) use supervisor_core::CoreSettings;

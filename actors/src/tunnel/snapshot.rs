@@ -12,6 +12,8 @@ pub struct InstanceSnapshot {
     pub region: String,
     /// Instance id.
     pub instance_id: String,
+    /// Login on the instance.
+    pub os_user: String,
     /// Counts the supervisors this instance has had in this process, from 1.
     pub generation: u64,
     /// Execs that wait for a channel.
@@ -31,7 +33,7 @@ pub struct InstanceSnapshot {
 pub struct TunnelSnapshot {
     /// Number of the tunnel within its supervisor, from 1.
     pub tunnel_id: u64,
-    /// `dialing`, `handshaking`, `authenticating`, `ready` or `retiring`.
+    /// `dialing`, `handshaking`, `awaiting_grant`, `authenticating`, `ready` or `retiring`.
     pub state: String,
     /// Live leases on the tunnel.
     pub refcount: usize,

@@ -52,18 +52,14 @@ impl Account {
     }
 
     /// Starts `$SHELL -c command` in a process group of its own with three pipes, in the home directory and with the
-    /// environment that sshd gives. `connection` is the value of `SSH_CONNECTION`.
+    /// environment that sshd gives, but for `SSH_CLIENT`: with it, bash reads `~/.bashrc` before every command, and that
+    /// file is a developer's here, not an instance's. `connection` is the value of `SSH_CONNECTION`.
     pub(crate) fn start(&self, command: &[u8], connection: &str) -> io::Result<Child> {
         let arg0: OsString = self
             .shell
             .file_name()
             .unwrap_or(self.shell.as_os_str())
             .to_owned();
-        let client: Vec<&str> = connection.split(' ').collect();
-        let ssh_client = match client.as_slice() {
-            [address, port, _, server_port] => format!("{address} {port} {server_port}"),
-            _ => String::new(),
-        };
         Command::new(&self.shell)
             .arg0(arg0)
             .arg("-c")
@@ -74,7 +70,6 @@ impl Account {
             .env("LOGNAME", &self.name)
             .env("SHELL", &self.shell)
             .env("PATH", PATH)
-            .env("SSH_CLIENT", ssh_client)
             .env("SSH_CONNECTION", connection)
             .current_dir(&self.home)
             .process_group(0)

@@ -1,0 +1,282 @@
+//! The actor shell around [`GroupCommit`], and the handle by which execs reach it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::batch::{Effect, GroupCommit, Half, Ticket, Verdict, WriteResult};
+use super::store::{AuditRow, AuditStore, AuditStoreError};
+use crate::arbiters::Arbiters;
+use crate::tunnel::chain;
+
+/// A begin that is not committed within this is given up; nothing runs then.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Asks come through senders of their own, so this bounds nothing but what one sender can queue.
+const MAILBOX: usize = 64;
+
+/// Numbers of the audit.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditSettings {
+    /// Begin rows that wait at most: one for each exec that may be in flight.
+    pub(crate) begin_limit: usize,
+    /// Rows still `running` after this are settled by the sweep.
+    pub(crate) settle_after: Duration,
+    /// How often the sweep runs.
+    pub(crate) sweep_interval: Duration,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Submit {
+    row: AuditRow,
+    is_begin: bool,
+    verdict: oneshot::Sender<Verdict>,
+}
+
+#[derive(Message)]
+#[rtype(result = "Vec<Uuid>")]
+struct Unwritten;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Flush(oneshot::Sender<()>);
+
+/// Since when the store has taken no row, for readiness: read by handlers without a message.
+#[derive(Debug, Default)]
+struct Health(Mutex<Option<Instant>>);
+
+impl Health {
+    fn set(&self, failing_since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failing_since;
+    }
+
+    fn failing_since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes all audit rows of the process.
+pub(crate) struct AuditActor {
+    store: Arc<dyn AuditStore>,
+    settings: AuditSettings,
+    core: GroupCommit,
+    waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
+    flushing: Vec<oneshot::Sender<()>>,
+    health: Arc<Health>,
+    wake: Option<(Instant, SpawnHandle)>,
+}
+
+impl AuditActor {
+    fn new(store: Arc<dyn AuditStore>, settings: AuditSettings, health: Arc<Health>) -> Self {
+        let core = GroupCommit::new(settings.begin_limit);
+        Self {
+            store,
+            settings,
+            core,
+            waiting: HashMap::new(),
+            flushing: Vec::new(),
+            health,
+            wake: None,
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        for effect in effects {
+            match effect {
+                Effect::Write(rows) => self.write(rows, ctx),
+                Effect::Acknowledge(ticket, verdict) => {
+                    if let Some(sender) = self.waiting.remove(&ticket) {
+                        // An exec that stopped waiting has told its caller `committed: false` already.
+                        sender.send(verdict).ok();
+                    }
+                }
+            }
+        }
+        if self.core.is_idle() {
+            for flushed in self.flushing.drain(..) {
+                // One who stopped waiting for the flush has reported that already.
+                flushed.send(()).ok();
+            }
+        }
+        self.schedule_wake(ctx);
+    }
+
+    fn write(&mut self, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
+        let store = Arc::clone(&self.store);
+        let write = async move {
+            match store.write(&rows).await {
+                Ok(()) => WriteResult::Committed,
+                Err(error) => {
+                    tracing::error!(
+                        rows = rows.len(),
+                        cause = chain(&error),
+                        "audit rows were not committed"
+                    );
+                    match error {
+                        AuditStoreError::Unavailable(_) => WriteResult::Unavailable,
+                        AuditStoreError::Rejected(_) => WriteResult::Rejected,
+                    }
+                }
+            }
+        };
+        ctx.spawn(write.into_actor(self).map(|result, act, ctx| {
+            let effects = act.core.written(result, Instant::now());
+            act.health.set(act.core.failing_since());
+            act.perform(effects, ctx);
+        }));
+    }
+
+    fn schedule_wake(&mut self, ctx: &mut Context<Self>) {
+        let due = self.core.next_wake();
+        if due == self.wake.as_ref().map(|(at, _)| *at) {
+            return;
+        }
+        if let Some((_, handle)) = self.wake.take() {
+            ctx.cancel_future(handle);
+        }
+        self.wake = due.map(|at| {
+            let handle = ctx.run_later(at.saturating_duration_since(Instant::now()), |act, ctx| {
+                act.wake = None;
+                let effects = act.core.wake(Instant::now());
+                act.perform(effects, ctx);
+            });
+            (at, handle)
+        });
+    }
+
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        let store = Arc::clone(&self.store);
+        let settle_after = self.settings.settle_after;
+        let sweep = async move {
+            match store.sweep(settle_after).await {
+                Ok(settled) => {
+                    for exec_id in settled {
+                        tracing::warn!(%exec_id, "settled an audit row that a crash had left running");
+                    }
+                }
+                // The next round tries again; readiness watches the writes.
+                Err(error) => tracing::error!(cause = chain(&error), "the audit sweep failed"),
+            }
+        };
+        ctx.spawn(sweep.into_actor(self));
+    }
+}
+
+impl Actor for AuditActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.sweep(ctx);
+        ctx.run_interval(self.settings.sweep_interval, Self::sweep);
+    }
+}
+
+impl Handler<Submit> for AuditActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Submit, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        let half = if message.is_begin {
+            Half::Begin {
+                deadline: now + BEGIN_DEADLINE,
+            }
+        } else {
+            Half::Finish
+        };
+        let (ticket, effects) = self.core.submit(message.row, half, now);
+        match ticket {
+            Some(ticket) => drop(self.waiting.insert(ticket, message.verdict)),
+            // The exec may have been cancelled meanwhile.
+            None => {
+                message.verdict.send(Verdict::NotWritten).ok();
+            }
+        }
+        self.perform(effects, ctx);
+    }
+}
+
+impl Handler<Unwritten> for AuditActor {
+    type Result = Vec<Uuid>;
+
+    fn handle(&mut self, _: Unwritten, _: &mut Self::Context) -> Self::Result {
+        self.core.unwritten()
+    }
+}
+
+impl Handler<Flush> for AuditActor {
+    type Result = ();
+
+    fn handle(&mut self, Flush(flushed): Flush, ctx: &mut Self::Context) {
+        self.flushing.push(flushed);
+        self.perform(Vec::new(), ctx);
+    }
+}
+
+/// How execs reach the audit. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Audit {
+    actor: Addr<AuditActor>,
+    health: Arc<Health>,
+}
+
+impl Audit {
+    /// Starts the actor.
+    pub(crate) fn start(arbiters: &Arbiters, store: Arc<dyn AuditStore>, settings: AuditSettings) -> Self {
+        let health = Arc::new(Health::default());
+        let shared = Arc::clone(&health);
+        let actor = arbiters.run(&"audit", move |_| AuditActor::new(store, settings, shared));
+        Self { actor, health }
+    }
+
+    /// Commits a begin row, within 5 s or not at all.
+    pub(crate) async fn begin(&self, row: AuditRow) -> Verdict {
+        self.submit(row, true).await
+    }
+
+    /// Commits a final row, however long it takes.
+    pub(crate) async fn finish(&self, row: AuditRow) -> Verdict {
+        self.submit(row, false).await
+    }
+
+    async fn submit(&self, row: AuditRow, is_begin: bool) -> Verdict {
+        let (verdict, answer) = oneshot::channel();
+        if self
+            .actor
+            .send(Submit {
+                row,
+                is_begin,
+                verdict,
+            })
+            .await
+            .is_err()
+        {
+            return Verdict::NotWritten;
+        }
+        // The actor goes down with its queue when it fails; what it had handed to the store may be there.
+        answer.await.unwrap_or(Verdict::Uncertain)
+    }
+
+    /// For how long the store has taken no row although it was given some. A failed actor counts as failing for ever.
+    pub(crate) fn failing_for(&self) -> Option<Duration> {
+        if !self.actor.connected() {
+            return Some(Duration::MAX);
+        }
+        self.health.failing_since().map(|since| since.elapsed())
+    }
+
+    /// Waits until every row is committed, at most `limit`; returns the ids of final rows that are not.
+    pub(crate) async fn flush(&self, limit: Duration) -> Vec<Uuid> {
+        let (flushed, done) = oneshot::channel();
+        if self.actor.send(Flush(flushed)).await.is_ok() {
+            // Whether it was in time is what the next question answers.
+            drop(tokio::time::timeout(limit, done).await);
+        }
+        self.actor.send(Unwritten).await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,344 @@
+//! The actor shell around [`ExecCore`]: one per exec.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::admission::{LiveExec, Permit};
+use super::drive::{Drive, Happened, ORDERS, Order};
+use super::output::{Sealed, SharedOutput};
+use super::phase::{BeginResult, Effect, Event, ExecCore, Phase, Timer};
+use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome, Ran, Timing};
+use super::request::ExecSpec;
+use super::{audit_row, command};
+use crate::audit::{Audit, AuditRow, Verdict};
+use crate::clock::Clock;
+use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, chain};
+
+/// Ends an exec from outside; the first cause wins.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Cancel(pub(crate) EndedBy);
+
+/// What every exec shares.
+#[derive(Clone)]
+pub(crate) struct ExecSurroundings {
+    pub(crate) pool: TunnelPool,
+    pub(crate) audit: Audit,
+    pub(crate) clock: Clock,
+}
+
+/// One exec.
+pub(crate) struct ExecActor {
+    core: ExecCore,
+    first_effects: Vec<Effect>,
+    spec: ExecSpec,
+    around: ExecSurroundings,
+    output: Arc<SharedOutput>,
+    begun: AuditRow,
+    started_at: Option<OffsetDateTime>,
+    ask: Option<SpawnHandle>,
+    channel: Option<LeasedChannel>,
+    orders: Option<mpsc::Sender<Order>>,
+    timers: HashMap<Timer, SpawnHandle>,
+    sealed: Option<Sealed>,
+    failure: Option<String>,
+    row_is_final: bool,
+    _permit: Permit,
+    live: LiveExec,
+}
+
+impl ExecActor {
+    pub(crate) fn new(
+        spec: ExecSpec,
+        around: ExecSurroundings,
+        output: Arc<SharedOutput>,
+        permit: Permit,
+        live: LiveExec,
+    ) -> Self {
+        let timeout = Duration::from_secs(u64::from(spec.request.timeout_s));
+        let (core, first_effects) = ExecCore::new(timeout, Instant::now());
+        let begun = audit_row::begin(&spec, around.clock.now());
+        Self {
+            core,
+            first_effects,
+            spec,
+            around,
+            output,
+            begun,
+            started_at: None,
+            ask: None,
+            channel: None,
+            orders: None,
+            timers: HashMap::new(),
+            sealed: None,
+            failure: None,
+            row_is_final: true,
+            _permit: permit,
+            live,
+        }
+    }
+
+    fn feed(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let effects = self.core.on(event, Instant::now());
+        self.perform(effects, ctx);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        for effect in effects {
+            match effect {
+                Effect::BeginAudit => self.begin_audit(ctx),
+                Effect::AskChannel => self.ask_channel(ctx),
+                Effect::ReleaseChannel => {
+                    self.channel = None;
+                    if let Some(ask) = self.ask.take() {
+                        ctx.cancel_future(ask);
+                    }
+                }
+                Effect::SendRequest => self.send_request(ctx),
+                Effect::NoteStart => self.started_at = Some(self.around.clock.now()),
+                Effect::AnnounceStart => self.output.start(),
+                Effect::Signal(name) => self.order(Order::Signal(name)),
+                Effect::SetTimer(timer, after) => self.set_timer(timer, after, ctx),
+                Effect::AbandonChannel { poison } => {
+                    if poison {
+                        self.order(Order::Poison);
+                    }
+                    self.orders = None;
+                }
+                Effect::Record => self.record(ctx),
+                Effect::Publish { committed } => self.publish(committed),
+            }
+        }
+        if self.core.phase() == Phase::Ended && self.row_is_final {
+            ctx.stop();
+        }
+    }
+
+    fn begin_audit(&mut self, ctx: &mut Context<Self>) {
+        let audit = self.around.audit.clone();
+        let row = self.begun.clone();
+        let begin = async move { audit.begin(row).await };
+        ctx.spawn(begin.into_actor(self).map(|verdict, act, ctx| {
+            let result = match verdict {
+                Verdict::Committed => BeginResult::Committed,
+                Verdict::NotWritten => BeginResult::NotWritten,
+                Verdict::Uncertain => BeginResult::Uncertain,
+            };
+            act.feed(Event::Begun(result), ctx);
+        }));
+    }
+
+    fn ask_channel(&mut self, ctx: &mut Context<Self>) {
+        let pending = self.around.pool.ask(&self.spec.target);
+        let ask = async move {
+            match pending {
+                Ok(pending) => pending.wait().await,
+                Err(error) => Err(error),
+            }
+        };
+        let handle = ctx.spawn(ask.into_actor(self).map(|answer, act, ctx| {
+            act.ask = None;
+            match answer {
+                Ok(leased) => {
+                    let facts = leased.facts.clone();
+                    act.channel = Some(leased);
+                    act.feed(Event::Leased(facts), ctx);
+                }
+                Err(error) => act.no_lease(&error, ctx),
+            }
+        }));
+        self.ask = Some(handle);
+    }
+
+    fn no_lease(&mut self, error: &TunnelError, ctx: &mut Context<Self>) {
+        self.failure = Some(chain(error));
+        self.feed(
+            Event::NoLease {
+                code: error.code(),
+                retry_after: error.retry_after(),
+            },
+            ctx,
+        );
+    }
+
+    fn send_request(&mut self, ctx: &mut Context<Self>) {
+        let Some((channel, lease)) = self.channel.take().and_then(LeasedChannel::into_parts) else {
+            tracing::error!(exec_id = %self.spec.exec_id, "an exec request was due without a channel");
+            ctx.run_later(Duration::ZERO, |act, ctx| act.feed(Event::TunnelLost, ctx));
+            return;
+        };
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        self.orders = Some(orders);
+        let drive = Drive {
+            channel,
+            lease,
+            exec_id: self.spec.exec_id,
+            line: command::line(&self.spec.request, self.spec.exec_id),
+            expects_cwd: self.spec.request.cwd.is_some(),
+            stdin: std::mem::take(&mut self.spec.request.stdin),
+            output: Arc::clone(&self.output),
+            actor: ctx.address().recipient(),
+            orders: receiver,
+        };
+        // Apart from this actor: the channel is drained to its end even when the exec is over.
+        drop(tokio::spawn(drive.run()));
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // There is room for every order there is; a closed queue means that the channel has ended.
+            orders.try_send(order).ok();
+        }
+    }
+
+    fn set_timer(&mut self, timer: Timer, after: Duration, ctx: &mut Context<Self>) {
+        let handle = ctx.run_later(after, move |act, ctx| {
+            act.timers.remove(&timer);
+            let event = match timer {
+                Timer::Silence => Event::Silence {
+                    last_output: act.output.last_output(),
+                },
+                Timer::Request | Timer::Timeout | Timer::TermGrace | Timer::KillBudget | Timer::Finish => {
+                    Event::Timer(timer)
+                }
+            };
+            act.feed(event, ctx);
+        });
+        if let Some(earlier) = self.timers.insert(timer, handle) {
+            ctx.cancel_future(earlier);
+        }
+    }
+
+    fn record(&mut self, ctx: &mut Context<Self>) {
+        self.row_is_final = false;
+        let audit = self.around.audit.clone();
+        let exec = self.exec(true);
+        let row = audit_row::finish(&self.begun, &self.spec, &exec, self.failure.as_deref());
+        let finish = async move { audit.finish(row).await };
+        ctx.spawn(finish.into_actor(self).map(|verdict, act, ctx| {
+            act.row_is_final = true;
+            match verdict {
+                Verdict::Committed => act.feed(Event::Recorded, ctx),
+                // Said once by the audit; the caller learns `committed: false` from the finish deadline.
+                Verdict::NotWritten | Verdict::Uncertain => act.feed(Event::Timer(Timer::Finish), ctx),
+            }
+        }));
+    }
+
+    fn publish(&mut self, committed: bool) {
+        let exec = self.exec(committed);
+        tracing::info!(
+            exec_id = %exec.exec_id,
+            workspace_id = %self.spec.workspace_id,
+            instance = %self.spec.target.instance,
+            outcome = ?exec.outcome,
+            ended_by = ?exec.ended_by,
+            exit_code = exec.exit_code,
+            code = exec.error.as_ref().map(|error| error.code.as_str()),
+            cause = self.failure,
+            duration_ms = exec.duration_ms,
+            committed,
+            "exec ended"
+        );
+        self.output.end(Box::new(exec), self.core.retry_after());
+    }
+
+    fn exec(&mut self, committed: bool) -> Exec {
+        let sealed = self.sealed.get_or_insert_with(|| self.output.seal()).clone();
+        let ending = self.core.ending().cloned();
+        Exec {
+            exec_id: self.spec.exec_id,
+            state: ExecState::Ended,
+            ran: self.core.ran(),
+            outcome: ending.as_ref().map(|ending| ending.outcome),
+            ended_by: ending.as_ref().map(|ending| ending.ended_by),
+            exit_code: self.core.exit_code(),
+            signal: self.core.signal(),
+            error: ending.and_then(|ending| ending.error).map(ExecError::from),
+            started_at: self.started_at.unwrap_or(self.begun.created_at),
+            duration_ms: u64::try_from(self.core.duration().as_millis()).unwrap_or(u64::MAX),
+            timeout_s: self.spec.request.timeout_s,
+            stdout: sealed.stdout,
+            stderr: sealed.stderr,
+            kill: self.core.kill(),
+            tunnel: self.core.temperature(),
+            timing_ms: self.core.timing(sealed.first_output),
+            audit: AuditReceipt {
+                id: self.spec.exec_id,
+                committed,
+            },
+        }
+    }
+}
+
+impl Actor for ExecActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.live.register(ctx.address().recipient());
+        let effects = std::mem::take(&mut self.first_effects);
+        self.perform(effects, ctx);
+    }
+}
+
+impl Drop for ExecActor {
+    /// An exec that fails inside must not leave its caller waiting; its row is left to the sweep.
+    fn drop(&mut self) {
+        if self.core.phase() == Phase::Ended {
+            return;
+        }
+        tracing::error!(exec_id = %self.spec.exec_id, "an exec's actor went down before its end");
+        let sealed = self.output.seal();
+        let exec = Exec {
+            exec_id: self.spec.exec_id,
+            state: ExecState::Ended,
+            ran: if self.core.ran() == Ran::No {
+                Ran::No
+            } else {
+                Ran::Unknown
+            },
+            outcome: Some(Outcome::Unknown),
+            ended_by: Some(EndedBy::Crash),
+            exit_code: None,
+            signal: None,
+            error: None,
+            started_at: self.started_at.unwrap_or(self.begun.created_at),
+            duration_ms: 0,
+            timeout_s: self.spec.request.timeout_s,
+            stdout: sealed.stdout,
+            stderr: sealed.stderr,
+            kill: None,
+            tunnel: self.core.temperature(),
+            timing_ms: Timing::default(),
+            audit: AuditReceipt {
+                id: self.spec.exec_id,
+                committed: false,
+            },
+        };
+        self.output.end(Box::new(exec), None);
+    }
+}
+
+impl Handler<Happened> for ExecActor {
+    type Result = ();
+
+    fn handle(&mut self, Happened(event): Happened, ctx: &mut Self::Context) {
+        self.feed(event, ctx);
+    }
+}
+
+impl Handler<Cancel> for ExecActor {
+    type Result = ();
+
+    fn handle(&mut self, Cancel(by): Cancel, ctx: &mut Self::Context) {
+        self.feed(Event::Cancel(by), ctx);
+    }
+}

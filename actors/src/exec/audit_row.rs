@@ -1,0 +1,83 @@
+//! An exec as a row of `activity_logs`: never output, stdin, the values of variables, or a token.
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::record::{Exec, Outcome};
+use super::request::ExecSpec;
+use crate::audit::{AuditRow, RowStatus};
+
+/// Longest part of the command in `summary`, in characters: a line in a list of rows.
+const SUMMARY_LENGTH: usize = 120;
+
+/// The row before the command runs.
+pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
+    let request = &spec.request;
+    AuditRow {
+        id: spec.exec_id,
+        workspace_id: spec.workspace_id,
+        status: RowStatus::Running,
+        summary: summary(spec, "running"),
+        request_body: json!({
+            "actor": spec.caller,
+            "cmd": request.cmd,
+            "cwd": request.cwd,
+            "env_names": request.env.keys().collect::<Vec<_>>(),
+            "stdin_bytes": request.stdin.len(),
+            "timeout_s": request.timeout_s,
+            "remote_addr": spec.remote_addr,
+            "request_id": spec.request_id,
+        }),
+        response_body: None,
+        duration_ms: None,
+        error_detail: None,
+        created_at: admitted_at,
+    }
+}
+
+/// The whole row after it ended, from the row that was begun.
+pub(crate) fn finish(begun: &AuditRow, spec: &ExecSpec, exec: &Exec, failure: Option<&str>) -> AuditRow {
+    let mut recorded = exec.clone();
+    // Short output could be guessed from its digest.
+    recorded.stdout.sha256 = None;
+    recorded.stderr.sha256 = None;
+    let error_detail = exec.error.as_ref().map(|error| match failure {
+        Some(failure) => format!("{}: {failure}", error.code.as_str()),
+        None => error.code.as_str().to_owned(),
+    });
+    AuditRow {
+        status: status(exec.outcome),
+        summary: summary(spec, &ending(exec)),
+        // Serialising plain data with string keys has no way to fail; a null would show that it did.
+        response_body: Some(serde_json::to_value(&recorded).unwrap_or_default()),
+        duration_ms: Some(i32::try_from(exec.duration_ms).unwrap_or(i32::MAX)),
+        error_detail,
+        ..begun.clone()
+    }
+}
+
+fn status(outcome: Option<Outcome>) -> RowStatus {
+    match outcome {
+        Some(Outcome::Exited) => RowStatus::Ok,
+        Some(Outcome::Timeout) => RowStatus::Timeout,
+        Some(
+            Outcome::Signaled | Outcome::Cancelled | Outcome::TunnelLost | Outcome::Failed | Outcome::Unknown,
+        )
+        | None => RowStatus::Error,
+    }
+}
+
+fn ending(exec: &Exec) -> String {
+    match (exec.exit_code, &exec.signal, &exec.error) {
+        (Some(code), _, _) => format!("exited {code}"),
+        (None, _, Some(error)) => error.code.as_str().to_owned(),
+        (None, Some(signal), None) => format!("signal {signal}"),
+        (None, None, None) => "ended, how is not known".to_owned(),
+    }
+}
+
+fn summary(spec: &ExecSpec, ending: &str) -> String {
+    let program = spec.request.cmd.first().map_or("", String::as_str);
+    let shown: String = program.chars().take(SUMMARY_LENGTH).collect();
+    format!("exec {shown}: {ending}")
+}

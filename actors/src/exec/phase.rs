@@ -1,0 +1,619 @@
+//! The life of one exec as a plain struct: events in, effects out. Knows no actor, no SSH, no store and no clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ErrorCode;
+use super::record::{EndedBy, Kill, Outcome, Ran, Timing, TunnelTemperature};
+
+/// TERM first; KILL when the program is still there after this.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+/// Both signals and waiting for their effect take this long at most.
+const KILL_BUDGET: Duration = Duration::from_secs(5);
+/// After the program's end, output is read until the channel closes or nothing comes for this long: a background child
+/// may hold the pipes open.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+/// How long sshd may take to answer the exec request. It forks before it answers, so a loaded instance is slow here.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+/// The caller is told `committed: false` when the final row is not committed after this; the audit goes on trying.
+const FINISH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where an exec stands.
+///
+/// ```text
+///            begin committed and channel leased        sshd answers
+/// Admitting ------------------------------> Requested --------------> Running
+///     |                                         |                        |  \
+///     | refused, cancelled                      | timeout, cancel        |   \ program ended
+///     |                                         v                        v    v
+///     |                                      Stopping <------------------+  Draining
+///     |                                         |  program ended            ^  |
+///     |                                         +---------------------------+  | closed, or silent
+///     v                                         v kill budget spent            v
+/// Recording <----------------------------- (channel abandoned) <---------------+
+///     | row committed, or finish deadline
+///     v
+///   Ended
+/// ```
+///
+/// Losing the tunnel leads from every phase between Requested and Draining to Recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The audit row is being begun and a channel being waited for, both at once.
+    Admitting { begun: bool, leased: bool },
+    /// The exec request has left: the point of no return.
+    Requested,
+    /// sshd runs the command line.
+    Running,
+    /// Signals are on their way.
+    Stopping,
+    /// The program's end is known; its output may not be complete.
+    Draining,
+    /// The final row is on its way to the store.
+    Recording,
+    /// The caller has been told.
+    Ended,
+}
+
+/// What happens to an exec.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event {
+    Begun(BeginResult),
+    Leased(LeaseFacts),
+    NoLease {
+        code: ErrorCode,
+        retry_after: Option<Duration>,
+    },
+    Accepted,
+    Refused,
+    /// Adit's mark came: our line runs.
+    Started,
+    CwdNotFound,
+    Exited(u32),
+    Signaled(String),
+    /// Both streams are complete.
+    OutputComplete,
+    Closed,
+    TunnelLost,
+    Cancel(EndedBy),
+    Timer(Timer),
+    /// When output came last, told with the silence timer.
+    Silence {
+        last_output: Option<Instant>,
+    },
+    Recorded,
+}
+
+/// How the begin row fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BeginResult {
+    Committed,
+    /// Certainly not written: there is nothing to settle.
+    NotWritten,
+    /// It may yet appear: a final row must settle it.
+    Uncertain,
+}
+
+/// What the supervisor knows of a lease it gives.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LeaseFacts {
+    pub(crate) temperature: TunnelTemperature,
+    /// Key push, dial to login, and channel open, in milliseconds, as far as this asker waited for them.
+    pub(crate) grant_ms: Option<f64>,
+    pub(crate) connect_ms: Option<f64>,
+    pub(crate) channel_ms: Option<f64>,
+}
+
+/// Timers an exec sets. Each is set at most once at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Timer {
+    Request,
+    Timeout,
+    TermGrace,
+    KillBudget,
+    Silence,
+    Finish,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Effect {
+    BeginAudit,
+    AskChannel,
+    /// Give back the channel, or the place in the queue for one.
+    ReleaseChannel,
+    SendRequest,
+    /// The program's start, for the record's wall time.
+    NoteStart,
+    AnnounceStart,
+    Signal(&'static str),
+    SetTimer(Timer, Duration),
+    /// Let the channel drain by itself; `poison` when a process may be left behind it.
+    AbandonChannel {
+        poison: bool,
+    },
+    /// Seal the output and write the final row.
+    Record,
+    /// Tell the caller.
+    Publish {
+        committed: bool,
+    },
+}
+
+/// How the exec ended, as far as it has.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
+    pub(crate) ended_by: EndedBy,
+    pub(crate) error: Option<ErrorCode>,
+}
+
+/// The state machine and what it has learned.
+#[derive(Debug)]
+pub(crate) struct ExecCore {
+    phase: Phase,
+    timeout: Duration,
+    admitted: Instant,
+    requested: Option<Instant>,
+    started: Option<Instant>,
+    ended: Option<Instant>,
+    ran: Ran,
+    exit: Option<Exit>,
+    marked: bool,
+    cwd_missing: bool,
+    output_complete: bool,
+    /// Why it is being stopped; the first cause wins.
+    cause: Option<EndedBy>,
+    signals: Vec<&'static str>,
+    lease: Option<LeaseFacts>,
+    leased_at: Option<Instant>,
+    retry_after: Option<Duration>,
+    ending: Option<Ending>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exit {
+    Code(u32),
+    Signal(String),
+}
+
+impl ExecCore {
+    /// A new exec and its first effects.
+    pub(crate) fn new(timeout: Duration, now: Instant) -> (Self, Vec<Effect>) {
+        let core = Self {
+            phase: Phase::Admitting {
+                begun: false,
+                leased: false,
+            },
+            timeout,
+            admitted: now,
+            requested: None,
+            started: None,
+            ended: None,
+            ran: Ran::No,
+            exit: None,
+            marked: false,
+            cwd_missing: false,
+            output_complete: false,
+            cause: None,
+            signals: Vec::new(),
+            lease: None,
+            leased_at: None,
+            retry_after: None,
+            ending: None,
+        };
+        (core, vec![Effect::BeginAudit, Effect::AskChannel])
+    }
+
+    /// Takes one event. An event that has no meaning in the present phase (a late timer, an answer to something given
+    /// up) changes nothing.
+    pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        match event {
+            Event::Begun(result) => self.on_begun(result, now),
+            Event::Leased(facts) => self.on_leased(facts, now),
+            Event::NoLease { code, retry_after } => self.on_no_lease(code, retry_after, now),
+            Event::Accepted => self.on_accepted(now),
+            Event::Refused => self.on_refused(now),
+            Event::Started => self.on_started(),
+            Event::CwdNotFound => {
+                self.cwd_missing = true;
+                Vec::new()
+            }
+            Event::Exited(code) => self.on_exit(Exit::Code(code), now),
+            Event::Signaled(signal) => self.on_exit(Exit::Signal(signal), now),
+            Event::OutputComplete => {
+                self.output_complete = true;
+                Vec::new()
+            }
+            Event::Closed => self.on_closed(now),
+            Event::TunnelLost => self.on_tunnel_lost(now),
+            Event::Cancel(by) => self.on_cancel(by, now),
+            Event::Timer(timer) => self.on_timer(timer, now),
+            Event::Silence { last_output } => self.on_silence(last_output, now),
+            Event::Recorded => self.publish(true),
+        }
+    }
+
+    fn on_begun(&mut self, result: BeginResult, now: Instant) -> Vec<Effect> {
+        let Phase::Admitting { leased, .. } = self.phase else {
+            return Vec::new();
+        };
+        match result {
+            BeginResult::Committed => {
+                self.phase = Phase::Admitting { begun: true, leased };
+                self.send_when_ready(now)
+            }
+            BeginResult::NotWritten => self.refuse_unrecorded(now, vec![Effect::ReleaseChannel]),
+            BeginResult::Uncertain => {
+                self.refuse_unrecorded(now, vec![Effect::ReleaseChannel, Effect::Record])
+            }
+        }
+    }
+
+    /// Nobody waits for a row that says that nothing ran: the store is in trouble as it is.
+    fn refuse_unrecorded(&mut self, now: Instant, mut effects: Vec<Effect>) -> Vec<Effect> {
+        self.end(
+            Outcome::Failed,
+            EndedBy::Exit,
+            Some(ErrorCode::AuditUnavailable),
+            now,
+        );
+        effects.extend(self.publish(false));
+        effects
+    }
+
+    fn on_leased(&mut self, facts: LeaseFacts, now: Instant) -> Vec<Effect> {
+        let Phase::Admitting { begun, .. } = self.phase else {
+            return vec![Effect::ReleaseChannel];
+        };
+        self.lease = Some(facts);
+        self.leased_at = Some(now);
+        self.phase = Phase::Admitting { begun, leased: true };
+        self.send_when_ready(now)
+    }
+
+    fn on_no_lease(&mut self, code: ErrorCode, retry_after: Option<Duration>, now: Instant) -> Vec<Effect> {
+        if !matches!(self.phase, Phase::Admitting { .. }) {
+            return Vec::new();
+        }
+        self.retry_after = retry_after;
+        self.end(Outcome::Failed, EndedBy::Exit, Some(code), now);
+        self.release_and_record()
+    }
+
+    fn send_when_ready(&mut self, now: Instant) -> Vec<Effect> {
+        if self.phase
+            != (Phase::Admitting {
+                begun: true,
+                leased: true,
+            })
+        {
+            return Vec::new();
+        }
+        self.phase = Phase::Requested;
+        self.requested = Some(now);
+        self.ran = Ran::Unknown;
+        vec![
+            Effect::SendRequest,
+            Effect::SetTimer(Timer::Request, REQUEST_DEADLINE),
+        ]
+    }
+
+    fn on_accepted(&mut self, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::Requested => {
+                self.phase = Phase::Running;
+                self.started = Some(now);
+                vec![Effect::NoteStart, Effect::SetTimer(Timer::Timeout, self.timeout)]
+            }
+            Phase::Stopping => {
+                self.started = Some(now);
+                vec![Effect::NoteStart]
+            }
+            Phase::Admitting { .. } | Phase::Running | Phase::Draining | Phase::Recording | Phase::Ended => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn on_refused(&mut self, now: Instant) -> Vec<Effect> {
+        if !matches!(self.phase, Phase::Requested | Phase::Stopping) {
+            return Vec::new();
+        }
+        self.ran = Ran::No;
+        self.end_without_exit(Outcome::Failed, EndedBy::Exit, Some(ErrorCode::LoginRefused), now);
+        self.record()
+    }
+
+    fn on_started(&mut self) -> Vec<Effect> {
+        if self.marked
+            || !matches!(
+                self.phase,
+                Phase::Requested | Phase::Running | Phase::Stopping | Phase::Draining
+            )
+        {
+            return Vec::new();
+        }
+        self.marked = true;
+        self.ran = Ran::Yes;
+        vec![Effect::AnnounceStart]
+    }
+
+    fn on_exit(&mut self, exit: Exit, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::Requested | Phase::Running | Phase::Stopping => {
+                self.exit = Some(exit);
+                self.ended = Some(now);
+                self.phase = Phase::Draining;
+                vec![Effect::SetTimer(Timer::Silence, SILENCE)]
+            }
+            Phase::Admitting { .. } | Phase::Draining | Phase::Recording | Phase::Ended => Vec::new(),
+        }
+    }
+
+    fn on_closed(&mut self, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::Draining => {
+                self.output_complete = true;
+                self.end_by_exit(now);
+                self.record()
+            }
+            // sshd always says how a program ended before it closes; a peer that doesn't leaves it unknown.
+            Phase::Requested | Phase::Running | Phase::Stopping => {
+                self.end_without_exit(Outcome::Unknown, EndedBy::Exit, None, now);
+                self.record()
+            }
+            Phase::Admitting { .. } | Phase::Recording | Phase::Ended => Vec::new(),
+        }
+    }
+
+    fn on_tunnel_lost(&mut self, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::Draining if self.output_complete => self.end_by_exit(now),
+            Phase::Admitting { .. } => {
+                // The channel died before anything was sent over it.
+                return self.on_no_lease(ErrorCode::TunnelLost, None, now);
+            }
+            Phase::Draining | Phase::Requested | Phase::Running | Phase::Stopping => {
+                self.end_without_exit(
+                    Outcome::TunnelLost,
+                    EndedBy::TunnelLost,
+                    Some(ErrorCode::TunnelLost),
+                    now,
+                );
+            }
+            Phase::Recording | Phase::Ended => return Vec::new(),
+        }
+        self.record()
+    }
+
+    fn on_cancel(&mut self, by: EndedBy, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::Admitting { .. } => {
+                self.end(Outcome::Cancelled, by, Some(cancel_code(by, self.ran)), now);
+                self.release_and_record()
+            }
+            Phase::Requested | Phase::Running => self.stop(by),
+            Phase::Draining => self.give_up_output(now),
+            Phase::Stopping | Phase::Recording | Phase::Ended => Vec::new(),
+        }
+    }
+
+    fn stop(&mut self, cause: EndedBy) -> Vec<Effect> {
+        self.phase = Phase::Stopping;
+        self.cause = Some(cause);
+        self.signals.push("TERM");
+        vec![
+            Effect::Signal("TERM"),
+            Effect::SetTimer(Timer::TermGrace, TERM_GRACE),
+            Effect::SetTimer(Timer::KillBudget, KILL_BUDGET),
+        ]
+    }
+
+    fn on_timer(&mut self, timer: Timer, now: Instant) -> Vec<Effect> {
+        match (timer, self.phase) {
+            (Timer::Timeout, Phase::Running) => self.stop(EndedBy::Timeout),
+            (Timer::Timeout, Phase::Draining) => self.give_up_output(now),
+            (Timer::TermGrace, Phase::Stopping) => {
+                self.signals.push("KILL");
+                vec![Effect::Signal("KILL")]
+            }
+            (Timer::KillBudget, Phase::Stopping) => {
+                self.end_without_exit(Outcome::Unknown, EndedBy::Exit, None, now);
+                self.abandon(true)
+            }
+            (Timer::Request, Phase::Requested) => {
+                self.end(
+                    Outcome::TunnelLost,
+                    EndedBy::TunnelLost,
+                    Some(ErrorCode::TunnelLost),
+                    now,
+                );
+                self.signals.push("TERM");
+                let mut effects = vec![Effect::Signal("TERM")];
+                effects.extend(self.abandon(true));
+                effects
+            }
+            (Timer::Finish, Phase::Recording) => self.publish(false),
+            _ => Vec::new(),
+        }
+    }
+
+    fn on_silence(&mut self, last_output: Option<Instant>, now: Instant) -> Vec<Effect> {
+        if self.phase != Phase::Draining {
+            return Vec::new();
+        }
+        let quiet_since = last_output.max(self.ended).unwrap_or(now);
+        let quiet_for = now.saturating_duration_since(quiet_since);
+        // A program that was stopped gets its two seconds once, whatever a child of its goes on printing.
+        if quiet_for >= SILENCE || self.cause.is_some() {
+            return self.give_up_output(now);
+        }
+        vec![Effect::SetTimer(Timer::Silence, SILENCE - quiet_for)]
+    }
+
+    /// The program has ended, something else holds its pipes.
+    fn give_up_output(&mut self, now: Instant) -> Vec<Effect> {
+        self.end_by_exit(now);
+        self.abandon(false)
+    }
+
+    fn abandon(&mut self, poison: bool) -> Vec<Effect> {
+        let mut effects = vec![Effect::AbandonChannel { poison }];
+        effects.extend(self.record());
+        effects
+    }
+
+    fn release_and_record(&mut self) -> Vec<Effect> {
+        let mut effects = vec![Effect::ReleaseChannel];
+        effects.extend(self.record());
+        effects
+    }
+
+    fn record(&mut self) -> Vec<Effect> {
+        vec![Effect::Record, Effect::SetTimer(Timer::Finish, FINISH_DEADLINE)]
+    }
+
+    fn publish(&mut self, committed: bool) -> Vec<Effect> {
+        if self.phase != Phase::Recording {
+            return Vec::new();
+        }
+        self.phase = Phase::Ended;
+        vec![Effect::Publish { committed }]
+    }
+
+    fn end(&mut self, outcome: Outcome, ended_by: EndedBy, error: Option<ErrorCode>, now: Instant) {
+        self.phase = Phase::Recording;
+        self.ended.get_or_insert(now);
+        self.ending.get_or_insert(Ending {
+            outcome,
+            ended_by,
+            error,
+        });
+    }
+
+    fn end_by_exit(&mut self, now: Instant) {
+        if let Some(cause) = self.cause {
+            return self.end_by_cause(cause, now);
+        }
+        if self.cwd_missing {
+            self.ran = Ran::No;
+            return self.end(Outcome::Failed, EndedBy::Exit, Some(ErrorCode::CwdNotFound), now);
+        }
+        if !self.marked {
+            // Something ran and ended, but not a POSIX shell with our line: a forced command, csh, fish.
+            return self.end(Outcome::Failed, EndedBy::Exit, Some(ErrorCode::LoginRefused), now);
+        }
+        let outcome = match self.exit {
+            Some(Exit::Code(_)) => Outcome::Exited,
+            Some(Exit::Signal(_)) => Outcome::Signaled,
+            None => Outcome::Unknown,
+        };
+        self.end(outcome, EndedBy::Exit, None, now);
+    }
+
+    fn end_without_exit(&mut self, outcome: Outcome, by: EndedBy, error: Option<ErrorCode>, now: Instant) {
+        match self.cause {
+            Some(cause) => self.end_by_cause(cause, now),
+            None => self.end(outcome, by, error, now),
+        }
+    }
+
+    fn end_by_cause(&mut self, cause: EndedBy, now: Instant) {
+        match cause {
+            EndedBy::Timeout => self.end(Outcome::Timeout, cause, Some(ErrorCode::ExecTimeout), now),
+            EndedBy::ClientGone
+            | EndedBy::Delete
+            | EndedBy::Evict
+            | EndedBy::Shutdown
+            | EndedBy::Exit
+            | EndedBy::TunnelLost
+            | EndedBy::Crash => self.end(Outcome::Cancelled, cause, Some(cancel_code(cause, self.ran)), now),
+        }
+    }
+
+    // === What the record is made of ===
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    pub(crate) fn ran(&self) -> Ran {
+        self.ran
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    pub(crate) fn exit_code(&self) -> Option<u32> {
+        match (&self.exit, self.ending.as_ref().map(|ending| ending.outcome)) {
+            (Some(Exit::Code(code)), Some(Outcome::Exited)) => Some(*code),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn signal(&self) -> Option<String> {
+        match &self.exit {
+            Some(Exit::Signal(signal)) => Some(signal.clone()),
+            Some(Exit::Code(_)) | None => None,
+        }
+    }
+
+    pub(crate) fn kill(&self) -> Option<Kill> {
+        // The SSH signal request has no answer, so nothing is ever confirmed by it.
+        let sent: Vec<String> = self.signals.iter().map(|signal| (*signal).to_owned()).collect();
+        (!sent.is_empty()).then_some(Kill {
+            sent,
+            confirmed: false,
+        })
+    }
+
+    pub(crate) fn temperature(&self) -> Option<TunnelTemperature> {
+        self.lease.as_ref().map(|lease| lease.temperature)
+    }
+
+    /// From the start of the program, or from admission when it never started, to the end.
+    pub(crate) fn duration(&self) -> Duration {
+        let from = self.started.unwrap_or(self.admitted);
+        self.ended
+            .map_or(Duration::ZERO, |ended| ended.saturating_duration_since(from))
+    }
+
+    pub(crate) fn timing(&self, first_output: Option<Instant>) -> Timing {
+        let between = |from: Option<Instant>, to: Option<Instant>| {
+            Some(milliseconds(to?.saturating_duration_since(from?)))
+        };
+        Timing {
+            queued: between(Some(self.admitted), self.leased_at),
+            grant: self.lease.as_ref().and_then(|lease| lease.grant_ms),
+            connect: self.lease.as_ref().and_then(|lease| lease.connect_ms),
+            channel: self.lease.as_ref().and_then(|lease| lease.channel_ms),
+            first_byte: between(self.requested, first_output),
+            run: between(self.started, self.ended),
+        }
+    }
+}
+
+/// A duration in milliseconds, to the microsecond.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
+fn cancel_code(by: EndedBy, ran: Ran) -> ErrorCode {
+    // 503 promises that nothing ran.
+    if by == EndedBy::Shutdown && ran == Ran::No {
+        ErrorCode::ShuttingDown
+    } else {
+        ErrorCode::ExecCancelled
+    }
+}
+
+#[cfg(test)]
+#[path = "phase_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+//! The SSH side of a tunnel: key exchange, login and channels, by russh. Each step is one function with one deadline;
+//! which step comes when is the supervisor's to say.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use russh::client::{self, AuthResult, Handle, Msg};
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{Channel, ChannelOpenFailure};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::boundary::{Dialer, HostKey, HostKeys, Locator};
+use super::failure::TunnelError;
+use super::stream::{CountedStream, Traffic};
+use crate::instance::InstanceTarget;
+
+/// Looking up the way: at most two AWS calls.
+const LOCATE_DEADLINE: Duration = Duration::from_secs(10);
+/// TCP, TLS and the websocket upgrade.
+const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// SSH version and key exchange; sshd may be busy with others (MaxStartups), and TCP to the instance happens in here.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
+/// The instance runs its AuthorizedKeysCommand twice, each time with up to 5 s of its own.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
+/// One round trip; sshd answers at once.
+const CHANNEL_OPEN_DEADLINE: Duration = Duration::from_secs(10);
+/// Reading or writing one pin.
+const PIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Sent when nothing was received for this long; three unanswered mean that the tunnel is lost.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_MAX: usize = 3;
+/// A peer that takes nothing any more is lost after this.
+const INACTIVITY_TIMEOUT: Duration = Duration::from_secs(45);
+/// A tunnel lives 3,600 s at most, so a rekey by time must never come due.
+const REKEY_TIME_LIMIT: Duration = Duration::from_secs(2 * 3_600);
+/// Packets that wait for one channel's task before its whole connection stalls; each is at most 32 KiB, and the
+/// channel's window of 2 MiB bounds their sum.
+const CHANNEL_BUFFER: usize = 1_024;
+/// What sshd says in place of its version while it penalises an address (OpenSSH 9.8) or is over MaxStartups.
+const PENALTY_TEXT: &str = "Not allowed at this time";
+
+/// An open stream, and what is known of it.
+pub(crate) struct Opened {
+    pub(crate) stream: CountedStream,
+    pub(crate) request_id: Option<String>,
+    pub(crate) max_duration: Option<Duration>,
+}
+
+/// A transport after key exchange, not logged in.
+pub(crate) struct Transport {
+    pub(crate) handle: Handle<TransportHandler>,
+    pub(crate) host_key: HostKey,
+    /// Ends when the connection does.
+    pub(crate) lost: oneshot::Receiver<()>,
+}
+
+/// A channel open ended without one.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// sshd has no session left.
+    Busy,
+    /// The connection is of no use any more.
+    Broken,
+}
+
+/// A new key for one grant.
+pub(crate) fn new_key() -> Result<PrivateKey, TunnelError> {
+    PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(|_| TunnelError::LoginRefused {
+        reason: "no key could be made",
+    })
+}
+
+/// The line that SendSSHPublicKey takes.
+pub(crate) fn public_line(key: &PrivateKey) -> Result<String, TunnelError> {
+    key.public_key()
+        .to_openssh()
+        .map_err(|_| TunnelError::LoginRefused {
+            reason: "the key could not be written",
+        })
+}
+
+/// Between 5 and 20 ms: sshd frees a session slot later than the client thinks, and tries in step would collide again.
+pub(crate) fn refusal_pause() -> Duration {
+    Duration::from_micros(rand::rng().random_range(5_000..20_000))
+}
+
+/// A number in 0..1 for spreading retries.
+pub(crate) fn jitter() -> f64 {
+    rand::rng().random_range(0.0..1.0)
+}
+
+/// Finds the way and opens the stream.
+pub(crate) async fn dial(
+    locator: Arc<dyn Locator>,
+    dialer: Arc<dyn Dialer>,
+    target: InstanceTarget,
+    traffic: Arc<Traffic>,
+) -> Result<Opened, TunnelError> {
+    let location = within("locate", LOCATE_DEADLINE, locator.locate(&target))
+        .await?
+        .map_err(|error| TunnelError::Locate(Arc::new(error)))?;
+    let dialed = within("dial", DIAL_DEADLINE, dialer.dial(&target, &location))
+        .await?
+        .map_err(|error| TunnelError::Dial(Arc::new(error)))?;
+    Ok(Opened {
+        stream: CountedStream::new(dialed.stream, traffic),
+        request_id: dialed.request_id,
+        max_duration: dialed.max_duration,
+    })
+}
+
+/// SSH version, key exchange, host key check against the pin.
+pub(crate) async fn handshake(
+    stream: CountedStream,
+    host_keys: Arc<dyn HostKeys>,
+    target: InstanceTarget,
+    traffic: Arc<Traffic>,
+) -> Result<Transport, TunnelError> {
+    let pinned = within(
+        "read the host key pin",
+        PIN_DEADLINE,
+        host_keys.pinned(&target.instance),
+    )
+    .await?
+    .map_err(|error| TunnelError::HostKeys(Arc::new(error)))?;
+    let shown = Arc::new(Mutex::new(None));
+    let (lost_guard, lost) = oneshot::channel();
+    let config = Arc::new(config(pinned.as_ref()));
+    let handler = TransportHandler {
+        pinned: pinned.clone(),
+        shown: Arc::clone(&shown),
+        _lost: lost_guard,
+    };
+    let connected = within(
+        "SSH handshake",
+        HANDSHAKE_DEADLINE,
+        client::connect_stream(config, stream, handler),
+    )
+    .await;
+    let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Some(pinned), Some(shown)) = (&pinned, &shown)
+        && pinned != shown
+    {
+        return Err(TunnelError::HostKeyChanged);
+    }
+    match (connected?, shown) {
+        (Ok(handle), Some(host_key)) => Ok(Transport {
+            handle,
+            host_key,
+            lost,
+        }),
+        (Ok(_), None) => Err(handshake_error(&traffic, None)),
+        (Err(error), _) => Err(handshake_error(&traffic, Some(error))),
+    }
+}
+
+fn handshake_error(traffic: &Traffic, error: Option<russh::Error>) -> TunnelError {
+    let peer_said = traffic.refusal();
+    if peer_said
+        .as_deref()
+        .is_some_and(|text| text.contains(PENALTY_TEXT))
+    {
+        return TunnelError::LoginPenalised;
+    }
+    TunnelError::Handshake {
+        peer_said,
+        source: error.map(|error| Arc::new(error.into())),
+    }
+}
+
+/// Logs in and, on first use, pins the host key: after the login succeeded and before anything runs.
+pub(crate) async fn log_in(
+    mut transport: Transport,
+    key: Arc<PrivateKey>,
+    host_keys: Arc<dyn HostKeys>,
+    target: InstanceTarget,
+) -> Result<Transport, TunnelError> {
+    let key = PrivateKeyWithHashAlg::new(key, None);
+    let login = transport
+        .handle
+        .authenticate_publickey(target.os_user.clone(), key);
+    match within("login", LOGIN_DEADLINE, login).await? {
+        Ok(AuthResult::Success) => {}
+        Ok(AuthResult::Failure { .. }) => {
+            return Err(TunnelError::LoginRefused {
+                reason: "the key was refused",
+            });
+        }
+        Err(error) => {
+            return Err(TunnelError::Handshake {
+                peer_said: None,
+                source: Some(Arc::new(error.into())),
+            });
+        }
+    }
+    let pinned = within(
+        "pin the host key",
+        PIN_DEADLINE,
+        host_keys.pin_first_use(&target.instance, &transport.host_key),
+    )
+    .await?
+    .map_err(|error| TunnelError::HostKeys(Arc::new(error)))?;
+    if pinned == transport.host_key {
+        Ok(transport)
+    } else {
+        Err(TunnelError::HostKeyChanged)
+    }
+}
+
+/// Opens one session channel.
+pub(crate) async fn open_channel(
+    handle: Arc<Handle<TransportHandler>>,
+) -> Result<(Channel<Msg>, Duration), OpenError> {
+    let asked = Instant::now();
+    match tokio::time::timeout(CHANNEL_OPEN_DEADLINE, handle.channel_open_session()).await {
+        Ok(Ok(channel)) => Ok((channel, asked.elapsed())),
+        Ok(Err(russh::Error::ChannelOpenFailure(
+            ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage,
+        ))) => Err(OpenError::Busy),
+        Ok(Err(_)) | Err(_) => Err(OpenError::Broken),
+    }
+}
+
+async fn within<F: Future>(step: &'static str, limit: Duration, future: F) -> Result<F::Output, TunnelError> {
+    tokio::time::timeout(limit, future)
+        .await
+        .map_err(|_| TunnelError::Deadline { step, limit })
+}
+
+fn config(pinned: Option<&HostKey>) -> client::Config {
+    let mut config = client::Config {
+        keepalive_interval: Some(KEEPALIVE_INTERVAL),
+        keepalive_max: KEEPALIVE_MAX,
+        inactivity_timeout: Some(INACTIVITY_TIMEOUT),
+        channel_buffer_size: CHANNEL_BUFFER,
+        ..client::Config::default()
+    };
+    config.limits.rekey_time_limit = REKEY_TIME_LIMIT;
+    if let Some(algorithm) = pinned.and_then(|key| key.key_type.parse::<Algorithm>().ok()) {
+        // sshd shows one key of the type that the client names first; another type would look like a changed key.
+        let mut offered: Vec<Algorithm> = config.preferred.key.to_vec();
+        offered.sort_by_key(|candidate| !is_same_family(candidate, &algorithm));
+        config.preferred.key = Cow::Owned(offered);
+    }
+    config
+}
+
+/// `rsa-sha2-256` and `rsa-sha2-512` sign with a key of type `ssh-rsa`.
+fn is_same_family(candidate: &Algorithm, pinned: &Algorithm) -> bool {
+    match (candidate, pinned) {
+        (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+        _ => candidate == pinned,
+    }
+}
+
+/// russh's view of us: it checks the host key and, by its own end, says that the connection is over.
+pub(crate) struct TransportHandler {
+    pinned: Option<HostKey>,
+    shown: Arc<Mutex<Option<HostKey>>>,
+    _lost: oneshot::Sender<()>,
+}
+
+impl client::Handler for TransportHandler {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = shown else {
+            return Ok(false);
+        };
+        let line = key.to_openssh().map_err(russh::Error::from)?;
+        let mut fields = line.split_whitespace();
+        let (Some(key_type), Some(key_base64)) = (fields.next(), fields.next()) else {
+            return Ok(false);
+        };
+        let shown = HostKey {
+            key_type: key_type.to_owned(),
+            key_base64: key_base64.to_owned(),
+        };
+        let is_accepted = self.pinned.as_ref().is_none_or(|pinned| *pinned == shown);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+        Ok(is_accepted)
+    }
+}

@@ -1,0 +1,308 @@
+//! One tunnel: where it stands and how its channels are used.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Largest channel cap that is learned: far above any sensible MaxSessions, small enough for one connection.
+const LARGEST_CAP: usize = 64;
+/// The cap grows by one after this many opens at the cap without a refusal.
+const CLEAN_OPENS_TO_GROW: u32 = 32;
+/// A refusal this soon after a channel closed is sshd freeing the slot late, not a lower MaxSessions.
+const LATE_SLOT: Duration = Duration::from_millis(100);
+
+/// Where a tunnel stands.
+///
+/// ```text
+/// Dialing -> Handshaking -> AwaitingGrant -> Authenticating -> Ready -> Retiring
+///    |            |               |                |             |         |
+///    +------------+---------------+----------------+-------------+---------+--> closed (forgotten)
+/// ```
+///
+/// The key push runs beside `Dialing` and `Handshaking`; only `AwaitingGrant` waits for it.
+#[derive(Debug)]
+pub(crate) enum TunnelState {
+    /// The way is being looked up and the endpoint's websocket opened.
+    Dialing,
+    /// SSH version and key exchange.
+    Handshaking { expires_at: Option<Instant> },
+    /// The transport is up and the key is not accepted yet.
+    AwaitingGrant { expires_at: Option<Instant> },
+    /// The login is under way.
+    Authenticating { expires_at: Option<Instant> },
+    /// Channels can be opened.
+    Ready(Channels),
+    /// No new leases; closed when the last one is gone.
+    Retiring(Channels),
+}
+
+/// What can happen to a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TunnelEvent {
+    Dialed { expires_at: Option<Instant> },
+    Handshaken,
+    LoginStarted,
+    LoggedIn { now: Instant, cap: usize },
+    Retire,
+}
+
+impl TunnelState {
+    /// The next state; gives the state back unchanged when the event does not belong to it.
+    pub(crate) fn after(self, event: TunnelEvent) -> Result<Self, Self> {
+        match (self, event) {
+            (Self::Dialing, TunnelEvent::Dialed { expires_at }) => Ok(Self::Handshaking { expires_at }),
+            (Self::Handshaking { expires_at }, TunnelEvent::Handshaken) => {
+                Ok(Self::AwaitingGrant { expires_at })
+            }
+            (Self::AwaitingGrant { expires_at }, TunnelEvent::LoginStarted) => {
+                Ok(Self::Authenticating { expires_at })
+            }
+            (Self::Authenticating { expires_at }, TunnelEvent::LoggedIn { now, cap }) => {
+                Ok(Self::Ready(Channels::new(now, expires_at, cap)))
+            }
+            (Self::Ready(channels), TunnelEvent::Retire) => Ok(Self::Retiring(channels)),
+            (state, _) => Err(state),
+        }
+    }
+
+    /// The name in snapshots.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Dialing => "dialing",
+            Self::Handshaking { .. } => "handshaking",
+            Self::AwaitingGrant { .. } => "awaiting_grant",
+            Self::Authenticating { .. } => "authenticating",
+            Self::Ready(_) => "ready",
+            Self::Retiring(_) => "retiring",
+        }
+    }
+
+    /// Whether it is on its way to `Ready`.
+    pub(crate) fn is_connecting(&self) -> bool {
+        match self {
+            Self::Dialing
+            | Self::Handshaking { .. }
+            | Self::AwaitingGrant { .. }
+            | Self::Authenticating { .. } => true,
+            Self::Ready(_) | Self::Retiring(_) => false,
+        }
+    }
+
+    /// Its channels, once it has any.
+    pub(crate) fn channels(&self) -> Option<&Channels> {
+        match self {
+            Self::Ready(channels) | Self::Retiring(channels) => Some(channels),
+            Self::Dialing
+            | Self::Handshaking { .. }
+            | Self::AwaitingGrant { .. }
+            | Self::Authenticating { .. } => None,
+        }
+    }
+
+    pub(crate) fn channels_mut(&mut self) -> Option<&mut Channels> {
+        match self {
+            Self::Ready(channels) | Self::Retiring(channels) => Some(channels),
+            Self::Dialing
+            | Self::Handshaking { .. }
+            | Self::AwaitingGrant { .. }
+            | Self::Authenticating { .. } => None,
+        }
+    }
+
+    /// When the endpoint ends it, once known.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        match self {
+            Self::Dialing => None,
+            Self::Handshaking { expires_at }
+            | Self::AwaitingGrant { expires_at }
+            | Self::Authenticating { expires_at } => *expires_at,
+            Self::Ready(channels) | Self::Retiring(channels) => channels.expires_at,
+        }
+    }
+}
+
+/// The session channels of one tunnel. Every channel counts against the cap: leased, spare or being opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Channels {
+    /// Opens on their way.
+    pub(crate) opening: usize,
+    /// Open, with nothing running on them.
+    pub(crate) spares: usize,
+    /// Live lease guards, as counted by themselves.
+    pub(crate) leased: usize,
+    /// How many are used at most; learned from refusals.
+    pub(crate) cap: usize,
+    /// No open before this, after a refusal.
+    pub(crate) retry_at: Option<Instant>,
+    /// Since when there has been no lease.
+    pub(crate) idle_since: Option<Instant>,
+    /// When the endpoint ends the tunnel.
+    pub(crate) expires_at: Option<Instant>,
+    last_closed: Option<Instant>,
+    clean_opens: u32,
+}
+
+impl Channels {
+    fn new(now: Instant, expires_at: Option<Instant>, cap: usize) -> Self {
+        Self {
+            opening: 0,
+            spares: 0,
+            leased: 0,
+            cap,
+            retry_at: None,
+            idle_since: Some(now),
+            expires_at,
+            last_closed: None,
+            clean_opens: 0,
+        }
+    }
+
+    /// Channels that are open or being opened.
+    pub(crate) fn in_use(&self) -> usize {
+        self.opening + self.spares + self.leased
+    }
+
+    /// Whether one more may be opened now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.retry_at.is_none() && self.in_use() < self.cap
+    }
+
+    /// An open succeeded; the channel is a spare until it is handed over.
+    pub(crate) fn opened(&mut self) {
+        if self.in_use() >= self.cap {
+            self.clean_opens += 1;
+        }
+        if self.clean_opens >= CLEAN_OPENS_TO_GROW && self.cap < LARGEST_CAP {
+            self.cap += 1;
+            self.clean_opens = 0;
+        }
+        self.opening = self.opening.saturating_sub(1);
+        self.spares += 1;
+    }
+
+    /// sshd answered "open failed": busy, never an error of the asker.
+    pub(crate) fn refused(&mut self, retry_at: Instant, now: Instant) {
+        self.opening = self.opening.saturating_sub(1);
+        self.clean_opens = 0;
+        self.retry_at = Some(retry_at);
+        let slot_may_be_late = self.last_closed.is_some_and(|closed| now < closed + LATE_SLOT);
+        if !slot_may_be_late {
+            self.cap = self.in_use().max(1);
+        }
+    }
+
+    /// A spare becomes a lease.
+    pub(crate) fn hand_over(&mut self) {
+        self.spares = self.spares.saturating_sub(1);
+        self.leased += 1;
+        self.idle_since = None;
+    }
+
+    /// The guards were counted anew.
+    pub(crate) fn recount(&mut self, live: usize, now: Instant) {
+        if live < self.leased {
+            self.last_closed = Some(now);
+        }
+        self.leased = live;
+        self.idle_since = match (live, self.idle_since) {
+            (0, None) => Some(now),
+            (0, since) => since,
+            (_, _) => None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(now: Instant) -> TunnelState {
+        TunnelState::Ready(Channels::new(now, None, 10))
+    }
+
+    #[tokio::test]
+    async fn every_transition() {
+        let now = Instant::now();
+        let states: [(&str, fn(Instant) -> TunnelState); 6] = [
+            ("dialing", |_| TunnelState::Dialing),
+            ("handshaking", |_| TunnelState::Handshaking { expires_at: None }),
+            ("awaiting_grant", |_| TunnelState::AwaitingGrant {
+                expires_at: None,
+            }),
+            ("authenticating", |_| TunnelState::Authenticating {
+                expires_at: None,
+            }),
+            ("ready", ready),
+            ("retiring", |now| {
+                TunnelState::Retiring(Channels::new(now, None, 10))
+            }),
+        ];
+        let events = [
+            TunnelEvent::Dialed { expires_at: None },
+            TunnelEvent::Handshaken,
+            TunnelEvent::LoginStarted,
+            TunnelEvent::LoggedIn { now, cap: 10 },
+            TunnelEvent::Retire,
+        ];
+        let allowed = [
+            ("dialing", 0, "handshaking"),
+            ("handshaking", 1, "awaiting_grant"),
+            ("awaiting_grant", 2, "authenticating"),
+            ("authenticating", 3, "ready"),
+            ("ready", 4, "retiring"),
+        ];
+        for (name, make) in states {
+            for (index, event) in events.into_iter().enumerate() {
+                let expected = allowed
+                    .iter()
+                    .find(|(from, by, _)| *from == name && *by == index)
+                    .map(|(_, _, to)| *to);
+                match make(now).after(event) {
+                    Ok(next) => assert_eq!(Some(next.name()), expected, "{name} after {event:?}"),
+                    Err(same) => assert_eq!((same.name(), None), (name, expected), "{name} after {event:?}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn cap_is_learned() {
+        let now = Instant::now();
+        let mut channels = Channels::new(now, None, 10);
+        channels.leased = 3;
+        channels.opening = 1;
+        channels.refused(now, now);
+        assert_eq!(
+            channels.cap, 3,
+            "a refusal with no recent close shows the real limit"
+        );
+
+        channels.recount(2, now);
+        channels.opening = 1;
+        channels.cap = 10;
+        channels.refused(now, now + Duration::from_millis(50));
+        assert_eq!(channels.cap, 10, "sshd frees a slot late");
+
+        channels.retry_at = None;
+        channels.cap = 3;
+        for _ in 0..CLEAN_OPENS_TO_GROW {
+            channels.opening = 1;
+            channels.opened();
+            channels.spares = 0;
+        }
+        assert_eq!(channels.cap, 4, "grows after clean opens at the cap");
+    }
+
+    #[tokio::test]
+    async fn idleness_begins_with_the_last_lease() {
+        let now = Instant::now();
+        let mut channels = Channels::new(now, None, 10);
+        channels.spares = 1;
+        channels.hand_over();
+        assert_eq!(channels.idle_since, None);
+        let later = now + Duration::from_secs(1);
+        channels.recount(0, later);
+        channels.recount(0, later + Duration::from_secs(1));
+        assert_eq!(channels.idle_since, Some(later));
+    }
+}

@@ -1,0 +1,472 @@
+use super::super::state::TunnelState;
+use super::*;
+
+const MARGIN: Duration = Duration::from_secs(45);
+
+fn settings() -> CoreSettings {
+    CoreSettings {
+        start_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(300),
+        grant_margin: MARGIN,
+        channel_cap: 3,
+        spare_channels: 0,
+        max_tunnels: 2,
+        max_waiters: 1_000,
+    }
+}
+
+/// A core, a time of its own, and short names for what happens.
+struct Table {
+    core: SupervisorCore,
+    now: Instant,
+}
+
+impl Table {
+    fn new(settings: CoreSettings) -> Self {
+        Self {
+            core: SupervisorCore::new(settings),
+            now: Instant::now(),
+        }
+    }
+
+    /// Feeds an event and names the effects.
+    fn on(&mut self, event: Event) -> Vec<String> {
+        self.core.on(event, self.now).iter().map(name).collect()
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<String> {
+        self.now += time;
+        self.on(Event::Wake)
+    }
+
+    fn pushed(&mut self) -> Vec<String> {
+        let pushed_at = self.now;
+        self.on(Event::KeyPushed {
+            pushed_at,
+            request_id: None,
+        })
+    }
+
+    /// Brings tunnel `tunnel` to `Ready` with a fresh grant; returns the effects of the login.
+    fn connect(&mut self, tunnel: TunnelId) -> Vec<String> {
+        self.on(Event::Dialed {
+            tunnel,
+            max_duration: Some(Duration::from_secs(3_600)),
+        });
+        self.on(Event::Handshaken { tunnel });
+        self.on(Event::LoggedIn { tunnel })
+    }
+
+    fn channels(&self, tunnel: TunnelId) -> &super::super::state::Channels {
+        self.core.channels(tunnel).unwrap()
+    }
+}
+
+fn name(effect: &Effect) -> String {
+    match effect {
+        Effect::PushKey => "push".to_owned(),
+        Effect::ForgetKey => "forget".to_owned(),
+        Effect::Dial { tunnel } => format!("dial {tunnel}"),
+        Effect::Authenticate { tunnel } => format!("log in {tunnel}"),
+        Effect::OpenChannel { tunnel } => format!("open {tunnel}"),
+        Effect::HandOver {
+            ask,
+            tunnel,
+            temperature,
+        } => format!("give {ask} of {tunnel} {temperature:?}"),
+        Effect::Refuse { ask, error } => format!("refuse {ask} {}", error.code().as_str()),
+        Effect::Close { tunnel, reason } => format!("close {tunnel} {reason}"),
+    }
+}
+
+fn refused_login() -> TunnelError {
+    TunnelError::LoginRefused {
+        reason: "the key was refused",
+    }
+}
+
+#[tokio::test]
+async fn single_flight_and_overlap() {
+    let mut table = Table::new(settings());
+    assert_eq!(table.on(Event::Ask { ask: 1 }), ["dial 1", "push"]);
+    assert_eq!(table.on(Event::Ask { ask: 2 }), [""; 0]);
+    assert_eq!(
+        table.on(Event::Dialed {
+            tunnel: 1,
+            max_duration: None
+        }),
+        [""; 0]
+    );
+    assert_eq!(
+        table.on(Event::Handshaken { tunnel: 1 }),
+        [""; 0],
+        "the login waits for the key"
+    );
+    assert_eq!(table.pushed(), ["log in 1"]);
+    assert_eq!(table.on(Event::LoggedIn { tunnel: 1 }), ["open 1", "open 1"]);
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
+    assert_eq!(table.on(Event::Ask { ask: 3 }), ["open 1"]);
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 3 of 1 Warm"]);
+}
+
+#[tokio::test]
+async fn key_first_then_transport() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    assert_eq!(table.pushed(), [""; 0]);
+    table.on(Event::Dialed {
+        tunnel: 1,
+        max_duration: None,
+    });
+    assert_eq!(table.on(Event::Handshaken { tunnel: 1 }), ["log in 1"]);
+}
+
+#[tokio::test]
+async fn a_grant_past_its_margin_is_pushed_anew_before_the_login() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.on(Event::Dialed {
+        tunnel: 1,
+        max_duration: None,
+    });
+    table.now += Duration::from_secs(20);
+    table.core.waiters[0].deadline = table.now + Duration::from_secs(60);
+    assert_eq!(table.pass(Duration::from_secs(25)), ["forget", "push"]);
+    assert_eq!(table.on(Event::Handshaken { tunnel: 1 }), [""; 0]);
+    assert_eq!(table.pushed(), ["log in 1"]);
+}
+
+#[tokio::test]
+async fn no_push_while_a_login_is_pending() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.on(Event::Dialed {
+        tunnel: 1,
+        max_duration: None,
+    });
+    table.now += Duration::from_secs(25);
+    assert_eq!(table.on(Event::Handshaken { tunnel: 1 }), ["log in 1"]);
+    table.core.waiters[0].deadline = table.now + Duration::from_secs(60);
+    assert_eq!(
+        table.pass(Duration::from_secs(21)),
+        [""; 0],
+        "the key in use stays"
+    );
+    assert_eq!(table.on(Event::LoggedIn { tunnel: 1 }), ["open 1", "forget"]);
+}
+
+#[tokio::test]
+async fn second_tunnel_only_when_all_channels_are_taken_and_someone_waits() {
+    let mut table = Table::new(settings());
+    for ask in 1..=3 {
+        table.on(Event::Ask { ask });
+    }
+    table.pushed();
+    assert_eq!(table.connect(1), ["open 1", "open 1", "open 1"]);
+    for _ in 0..3 {
+        table.on(Event::ChannelOpened { tunnel: 1 });
+    }
+    assert_eq!(table.on(Event::Ask { ask: 4 }), ["dial 2"], "the grant is reused");
+    assert_eq!(table.on(Event::Ask { ask: 5 }), [""; 0]);
+    table.on(Event::Dialed {
+        tunnel: 2,
+        max_duration: None,
+    });
+    assert_eq!(table.on(Event::Handshaken { tunnel: 2 }), ["log in 2"]);
+    assert_eq!(table.on(Event::LoggedIn { tunnel: 2 }), ["open 2", "open 2"]);
+    table.on(Event::ChannelOpened { tunnel: 2 });
+    table.on(Event::ChannelOpened { tunnel: 2 });
+    table.on(Event::Ask { ask: 6 });
+    table.on(Event::ChannelOpened { tunnel: 2 });
+    assert_eq!(table.on(Event::Ask { ask: 7 }), [""; 0], "never a third");
+}
+
+#[tokio::test]
+async fn open_failed_means_busy() {
+    let mut table = Table::new(settings());
+    for ask in 1..=2 {
+        table.on(Event::Ask { ask });
+    }
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    let pause = Duration::from_millis(10);
+    let refused = Event::ChannelRefused {
+        tunnel: 1,
+        retry_after: pause,
+        jitter: 0.0,
+    };
+    assert_eq!(
+        table.on(refused),
+        ["dial 2"],
+        "all channels are taken now: the cap was learned"
+    );
+    assert_eq!(table.channels(1).cap, 1);
+    assert_eq!(
+        table.on(Event::Leases { tunnel: 1, live: 0 }),
+        [""; 0],
+        "not before the pause is over"
+    );
+    assert_eq!(table.core.next_wake(), Some(table.now + pause));
+    assert_eq!(table.pass(pause), ["open 1"]);
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
+}
+
+#[tokio::test]
+async fn a_login_that_gets_no_session_at_all_is_refused() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    let refused = Event::ChannelRefused {
+        tunnel: 1,
+        retry_after: Duration::from_millis(10),
+        jitter: 0.0,
+    };
+    assert_eq!(
+        table.on(refused),
+        ["close 1 every session refused", "refuse 1 login_refused"]
+    );
+}
+
+#[tokio::test]
+async fn failures_are_told_to_all_and_backed_off_from() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.on(Event::Ask { ask: 2 });
+    table.pushed();
+    let failed = |tunnel| Event::ConnectFailed {
+        tunnel,
+        error: refused_login(),
+        jitter: 1.0,
+    };
+    assert_eq!(
+        table.on(failed(1)),
+        ["forget", "refuse 1 login_refused", "refuse 2 login_refused"]
+    );
+    assert_eq!(
+        table.on(Event::Ask { ask: 3 }),
+        ["refuse 3 login_refused"],
+        "at once, with the cause"
+    );
+    let mut expected = [1_u64, 2, 4, 8, 16, 30, 30].into_iter();
+    for tunnel in 2..=7 {
+        let pause = Duration::from_secs(expected.next().unwrap());
+        assert_eq!(table.core.retry_at(), Some(table.now + pause));
+        table.now += pause;
+        assert_eq!(
+            table.on(Event::Ask { ask: tunnel }),
+            [format!("dial {tunnel}"), "push".to_owned()]
+        );
+        table.pushed();
+        table.on(failed(tunnel));
+    }
+    table.now += Duration::from_secs(30);
+    table.on(Event::Ask { ask: 100 });
+    table.pushed();
+    table.connect(8);
+    assert_eq!(table.core.retry_at(), None, "a login ends the back-off");
+}
+
+#[tokio::test]
+async fn a_failed_push_ends_what_waits_for_it() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    let effects = table.on(Event::KeyPushFailed {
+        error: refused_login(),
+        jitter: 0.0,
+    });
+    assert_eq!(effects, ["close 1 key push failed", "refuse 1 login_refused"]);
+    assert_eq!(table.core.grant(), &Grant::None);
+}
+
+#[tokio::test]
+async fn waiters_leave_after_the_start_timeout_and_on_withdrawal() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.now += Duration::from_secs(1);
+    table.on(Event::Ask { ask: 2 });
+    table.on(Event::Ask { ask: 3 });
+    table.on(Event::Withdraw { ask: 2 });
+    assert_eq!(table.core.waiters(), 2);
+    assert_eq!(table.pass(Duration::from_secs(29)), ["refuse 1 start_timeout"]);
+    assert_eq!(table.pass(Duration::from_secs(1)), ["refuse 3 start_timeout"]);
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded() {
+    let mut table = Table::new(CoreSettings {
+        max_waiters: 1,
+        ..settings()
+    });
+    table.on(Event::Ask { ask: 1 });
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["refuse 2 instance_busy"]);
+}
+
+#[tokio::test]
+async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    assert_eq!(table.pass(Duration::from_secs(1_000)), ["forget"]);
+    table.on(Event::Leases { tunnel: 1, live: 0 });
+    assert_eq!(table.core.next_wake(), Some(table.now + Duration::from_secs(300)));
+    assert_eq!(table.pass(Duration::from_secs(299)), [""; 0]);
+    assert_eq!(table.pass(Duration::from_secs(1)), ["close 1 idle"]);
+}
+
+#[tokio::test]
+async fn a_lost_tunnel_is_replaced_for_those_who_wait() {
+    let mut table = Table::new(CoreSettings {
+        max_tunnels: 1,
+        ..settings()
+    });
+    for ask in 1..=4 {
+        table.on(Event::Ask { ask });
+    }
+    table.pushed();
+    table.connect(1);
+    for _ in 0..3 {
+        table.on(Event::ChannelOpened { tunnel: 1 });
+    }
+    assert_eq!(table.on(Event::Lost { tunnel: 1 }), ["dial 2"]);
+    assert_eq!(
+        table.on(Event::Leases { tunnel: 1, live: 0 }),
+        [""; 0],
+        "late news of the lost one"
+    );
+}
+
+#[tokio::test]
+async fn a_poisoned_tunnel_takes_no_lease_and_goes_with_the_last() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.on(Event::Ask { ask: 2 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    table.on(Event::Poisoned { tunnel: 1 });
+    table.on(Event::Leases { tunnel: 1, live: 1 });
+    assert!(matches!(table.core.tunnels()[&1].state, TunnelState::Retiring(_)));
+    assert_eq!(table.on(Event::Ask { ask: 3 }), ["dial 2"]);
+    assert_eq!(
+        table.on(Event::Leases { tunnel: 1, live: 0 }),
+        ["close 1 retired"]
+    );
+}
+
+#[tokio::test]
+async fn a_returned_channel_serves_the_next_asker() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    table.on(Event::ChannelReturned { tunnel: 1 });
+    table.on(Event::Leases { tunnel: 1, live: 0 });
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm"]);
+}
+
+#[tokio::test]
+async fn a_spare_is_kept_ready() {
+    let mut table = Table::new(CoreSettings {
+        spare_channels: 1,
+        ..settings()
+    });
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "open 1"]
+    );
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), [""; 0]);
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm", "open 1"]);
+}
+
+#[tokio::test]
+async fn shutdown_refuses_retires_and_closes() {
+    let mut table = Table::new(CoreSettings {
+        max_tunnels: 1,
+        channel_cap: 1,
+        ..settings()
+    });
+    table.on(Event::Ask { ask: 1 });
+    table.on(Event::Ask { ask: 2 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    assert_eq!(table.on(Event::Shutdown), ["refuse 2 shutting_down"]);
+    assert_eq!(table.on(Event::Ask { ask: 3 }), ["refuse 3 shutting_down"]);
+    assert_eq!(
+        table.on(Event::Leases { tunnel: 1, live: 0 }),
+        ["close 1 retired"]
+    );
+}
+
+/// Whatever happens in whatever order, no rule about counts is broken and every asker is answered once.
+mod properties {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn counts_hold(steps in prop::collection::vec((0u8..12, 1u64..4, 0u64..40), 1..200)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _guard = runtime.enter();
+            let mut table = Table::new(CoreSettings { spare_channels: 1, ..settings() });
+            let mut asked = 0;
+            let mut answered = HashSet::new();
+            for (kind, tunnel, seconds) in steps {
+                let has_opening = table.core.channels(tunnel).is_some_and(|channels| channels.opening > 0);
+                let leased = table.core.channels(tunnel).map_or(0, |channels| channels.leased);
+                let event = match kind {
+                    0..=2 => { asked += 1; Event::Ask { ask: asked } }
+                    3 if matches!(table.core.grant, Grant::Pushing) =>
+                        Event::KeyPushed { pushed_at: table.now, request_id: None },
+                    4 => Event::Dialed { tunnel, max_duration: None },
+                    5 => Event::Handshaken { tunnel },
+                    6 => Event::LoggedIn { tunnel },
+                    7 if has_opening => Event::ChannelOpened { tunnel },
+                    8 if has_opening => Event::ChannelRefused { tunnel, retry_after: Duration::from_millis(10), jitter: 0.5 },
+                    9 if leased > 0 => Event::Leases { tunnel, live: leased - 1 },
+                    10 => Event::ConnectFailed { tunnel, error: refused_login(), jitter: 0.5 },
+                    11 => Event::Lost { tunnel },
+                    _ => { table.now += Duration::from_secs(seconds); Event::Wake }
+                };
+                // Only events that a shell could send: a step's result for a tunnel that is at that step.
+                let state = table.core.tunnels().get(&tunnel).map(|tunnel| tunnel.state.name());
+                let fits = match &event {
+                    Event::Dialed { .. } => state == Some("dialing"),
+                    Event::Handshaken { .. } => state == Some("handshaking"),
+                    Event::LoggedIn { .. } => state == Some("authenticating"),
+                    Event::ConnectFailed { .. } =>
+                        state.is_some_and(|state| state != "ready" && state != "retiring"),
+                    _ => true,
+                };
+                if !fits {
+                    continue;
+                }
+                let now = table.now;
+                for effect in table.core.on(event, now) {
+                    if let Effect::HandOver { ask, .. } | Effect::Refuse { ask, .. } = effect {
+                        prop_assert!(answered.insert(ask), "asker {} was answered twice", ask);
+                    }
+                }
+                prop_assert_eq!(answered.len() + table.core.waiters(), usize::try_from(asked).unwrap());
+                let usable = table.core.tunnels().values()
+                    .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_))).count();
+                prop_assert!(usable <= 2);
+            }
+        }
+    }
+}
