@@ -1,4 +1,5 @@
 //! The command line, one file a command.
 
 pub mod exec;
+mod service_access;
 pub mod tunnels;

@@ -1,9 +1,8 @@
 //! Answers over real sockets, from the server's own connection rules, with a scripted exec behind them.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::mpsc as std_mpsc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -31,6 +30,7 @@ const BOUND: Duration = Duration::from_secs(20);
 /// An exec that does what the test tells it.
 struct ScriptedExec {
     events: mpsc::UnboundedReceiver<ExecEvent>,
+    taken: Arc<AtomicUsize>,
     dropped: Option<oneshot::Sender<()>>,
 }
 
@@ -44,7 +44,9 @@ impl ExecEvents for ScriptedExec {
     }
 
     async fn next(&mut self) -> Option<ExecEvent> {
-        self.events.recv().await
+        let event = self.events.recv().await;
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        event
     }
 }
 
@@ -61,6 +63,7 @@ struct Stage {
     address: SocketAddr,
     server: ServerHandle,
     events: mpsc::UnboundedSender<ExecEvent>,
+    taken: Arc<AtomicUsize>,
     dropped: oneshot::Receiver<()>,
 }
 
@@ -68,7 +71,9 @@ impl Stage {
     fn set(form: Form, options: HttpOptions) -> Self {
         let (events, receiver) = mpsc::unbounded_channel();
         let (dropped_sender, dropped) = oneshot::channel();
-        let exec = ScriptedExec { events: receiver, dropped: Some(dropped_sender) };
+        let taken = Arc::new(AtomicUsize::new(0));
+        let exec =
+            ScriptedExec { events: receiver, taken: taken.clone(), dropped: Some(dropped_sender) };
         let exec = Arc::new(Mutex::new(Some(exec)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -88,7 +93,7 @@ impl Stage {
         .unwrap();
         let handle = server.handle();
         actix_web::rt::spawn(server);
-        Self { address, server: handle, events, dropped }
+        Self { address, server: handle, events, taken, dropped }
     }
 
     fn say(&self, event: ExecEvent) {
@@ -339,23 +344,20 @@ async fn a_client_that_leaves_ends_its_exec_whatever_the_answer_waits_for() {
                     let mut byte = [0; 1];
                     timeout(BOUND, connection.read_exact(&mut byte)).await.unwrap().unwrap();
                 } else {
-                    // The server has taken the exec up once it has read its first event.
-                    timeout(BOUND, async {
-                        while stage.events_waiting() {
-                            tokio::task::yield_now().await;
-                        }
-                    })
-                    .await
-                    .unwrap();
+                    stage.events_taken(1).await;
                 }
                 let _kept = match leave {
                     Leave::HalfClose => {
                         connection.shutdown().await.unwrap();
                         Some(connection)
                     }
-                    Leave::Close => None,
+                    Leave::Close => {
+                        drop(connection);
+                        None
+                    }
                     Leave::Reset => {
                         connection.set_zero_linger().unwrap();
+                        drop(connection);
                         None
                     }
                 };
@@ -366,9 +368,36 @@ async fn a_client_that_leaves_ends_its_exec_whatever_the_answer_waits_for() {
     }
 }
 
+#[actix_web::test]
+async fn a_reader_that_takes_nothing_is_cut_off_after_the_end_and_not_before() {
+    for form in [STREAM, Form::Json] {
+        let options = HttpOptions { stalled_reader: Duration::from_millis(50), ..HttpOptions::default() };
+        let mut stage = Stage::set(form, options);
+        let connection = stage.request().await;
+        // More than the buffers of both sockets hold.
+        let events = 400;
+        for _ in 0..events {
+            stage.say(out(&[b'x'; 65_536]));
+        }
+        // All of it is taken from the exec although nobody reads.
+        stage.events_taken(events).await;
+        assert!(stage.dropped.try_recv().is_err(), "the exec still runs");
+        stage.say(end(exited(0)));
+        stage.exec_is_dropped().await;
+        drop(connection);
+        stage.strike().await;
+    }
+}
+
 impl Stage {
-    /// Whether the server has yet to take what was said.
-    fn events_waiting(&self) -> bool {
-        self.probe.load(std::sync::atomic::Ordering::SeqCst) == 0
+    /// Waits until the answer has taken so many events.
+    async fn events_taken(&self, count: usize) {
+        timeout(BOUND, async {
+            while self.taken.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .expect("the answer takes events");
     }
 }

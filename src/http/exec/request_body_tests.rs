@@ -62,7 +62,7 @@ fn bad_bodies_are_refused_and_the_detail_names_what_is_wrong() {
         ("", "JSON object"),
         (r#"{"cmd":["a"]"#, "not valid JSON"),
         (r#"{"cmd":["a"]} x"#, "not valid JSON"),
-        (r#"{"cmd":["\ud800"]}"#, "`cmd[0]`"),
+        (r#"{"cmd":["\ud800"]}"#, "not valid JSON"),
     ];
     for (body, expected) in table {
         let problem = problem(body);
@@ -88,6 +88,7 @@ proptest! {
 
     #[test]
     fn any_words_without_nul_pass(words in proptest::collection::vec("[^\0]{1,20}", 1..20)) {
-        prop_assert!(parse(json!({ "cmd": words }).to_string().as_bytes()).is_ok());
+        let parsed = parse(json!({ "cmd": words }).to_string().as_bytes());
+        prop_assert!(parsed.is_ok());
     }
 }

@@ -171,7 +171,8 @@ mod tests {
         #[test]
         fn text_stays_text_however_it_is_chunked(text in any::<String>(), sizes in proptest::collection::vec(1_usize..9, 1..8)) {
             for piece in pieces(&chunked(text.as_bytes(), &sizes)) {
-                prop_assert!(matches!(piece, Piece::Text { .. }));
+                let is_text = matches!(piece, Piece::Text { .. });
+                prop_assert!(is_text);
             }
         }
     }
