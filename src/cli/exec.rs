@@ -72,17 +72,11 @@ struct Finished {
 
 impl Finished {
     fn quietly(code: u8) -> Self {
-        Self {
-            code,
-            complaint: None,
-        }
+        Self { code, complaint: None }
     }
 
     fn with_complaint(code: u8, complaint: impl Into<String>) -> Self {
-        Self {
-            code,
-            complaint: Some(complaint.into()),
-        }
+        Self { code, complaint: Some(complaint.into()) }
     }
 
     fn failed(complaint: impl Into<String>) -> Self {
@@ -101,15 +95,10 @@ impl Finished {
         match (ending.outcome, ending.exit_code, &ending.signal) {
             // An exit status has eight bits (POSIX, `exit`).
             (Some(Outcome::Exited), Some(code), _) => Self::quietly((code & 0xff) as u8),
-            (Some(Outcome::Signaled), _, Some(signal)) => {
-                Self::quietly(BY_SIGNAL.saturating_add(number(signal)))
-            }
+            (Some(Outcome::Signaled), _, Some(signal)) => Self::quietly(BY_SIGNAL.saturating_add(number(signal))),
             (Some(Outcome::Timeout), ..) => Self::with_complaint(
                 TIMED_OUT,
-                format!(
-                    "exec_timeout: the command ran longer than {} s and was stopped",
-                    ending.timeout_s
-                ),
+                format!("exec_timeout: the command ran longer than {} s and was stopped", ending.timeout_s),
             ),
             _ => match &ending.error {
                 Some(error) => Self::failed(format!("{}: {}", error.code.as_str(), error.message)),
@@ -139,11 +128,7 @@ async fn execute(args: ExecArgs) -> Finished {
         Ok(client) => client,
         Err(complaint) => return Finished::failed(complaint),
     };
-    let Some(workspace) = args
-        .workspace
-        .clone()
-        .or_else(|| service_access::variable("ADIT_WORKSPACE"))
-    else {
+    let Some(workspace) = args.workspace.clone().or_else(|| service_access::variable("ADIT_WORKSPACE")) else {
         return Finished::failed("no workspace: name one, or set ADIT_WORKSPACE");
     };
     let json = args.json;
@@ -161,26 +146,12 @@ async fn execute(args: ExecArgs) -> Finished {
 async fn into_call(args: ExecArgs) -> Result<ExecCall, String> {
     let stdin_b64 = match args.stdin {
         None => None,
-        Some(file) => Some(
-            STANDARD.encode(
-                read_stdin(&file)
-                    .await
-                    .map_err(|error| format!("`{file}` can't be read for --stdin: {error}"))?,
-            ),
-        ),
+        Some(file) => Some(STANDARD.encode(
+            read_stdin(&file).await.map_err(|error| format!("`{file}` can't be read for --stdin: {error}"))?,
+        )),
     };
-    let env: Map<String, Value> = args
-        .env
-        .into_iter()
-        .map(|(name, value)| (name, value.into()))
-        .collect();
-    Ok(ExecCall {
-        cmd: args.argv,
-        timeout_s: args.timeout,
-        cwd: args.cwd,
-        env,
-        stdin_b64,
-    })
+    let env: Map<String, Value> = args.env.into_iter().map(|(name, value)| (name, value.into())).collect();
+    Ok(ExecCall { cmd: args.argv, timeout_s: args.timeout, cwd: args.cwd, env, stdin_b64 })
 }
 
 /// Reads at most one byte more than the service takes: enough for it to say that it is too much.
@@ -190,11 +161,7 @@ async fn read_stdin(file: &str) -> io::Result<Vec<u8>> {
     if file == "-" {
         tokio::io::stdin().take(limit).read_to_end(&mut bytes).await?;
     } else {
-        tokio::fs::File::open(file)
-            .await?
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .await?;
+        tokio::fs::File::open(file).await?.take(limit).read_to_end(&mut bytes).await?;
     }
     Ok(bytes)
 }
@@ -241,10 +208,7 @@ async fn print_stream(client: &ApiClient, workspace: &str, call: &ExecCall, ndjs
                 Frame::Stderr(piece) => write_all(&mut stderr, piece.as_bytes()).await,
                 Frame::Truncated { stream, limit } => {
                     let name = serde_json::to_value(stream).unwrap_or_default();
-                    let note = format!(
-                        "adit: {} was cut after {limit} bytes\n",
-                        name.as_str().unwrap_or("output")
-                    );
+                    let note = format!("adit: {} was cut after {limit} bytes\n", name.as_str().unwrap_or("output"));
                     write_all(&mut stderr, note.as_bytes()).await
                 }
                 Frame::Started { .. } | Frame::Heartbeat | Frame::Exit(_) => Ok(()),
@@ -301,3 +265,4 @@ fn number(signal: &str) -> u8 {
         _ => 0,
     }
 }
+

@@ -46,10 +46,7 @@ pub async fn run(args: TunnelsArgs) -> ExitCode {
 async fn show(args: TunnelsArgs) -> Result<(), String> {
     let client = service_access::client("ADIT_ADMIN_TOKEN", service_access::variable)?;
     loop {
-        let instances = client
-            .tunnels()
-            .await
-            .map_err(|error| service_access::one_line(&error))?;
+        let instances = client.tunnels().await.map_err(|error| service_access::one_line(&error))?;
         let text = match (args.json, args.watch) {
             (true, false) => serde_json::to_string_pretty(&instances).map_err(|error| error.to_string())?,
             (true, true) => serde_json::to_string(&instances).map_err(|error| error.to_string())?,
@@ -77,17 +74,7 @@ async fn print(text: &str) -> io::Result<()> {
 }
 
 const HEADINGS: [&str; 12] = [
-    "INSTANCE",
-    "REGION",
-    "GEN",
-    "TUNNEL",
-    "STATE",
-    "EXECS",
-    "CHANNELS",
-    "WAITING",
-    "GRANT",
-    "AGE",
-    "LIFE",
+    "INSTANCE", "REGION", "GEN", "TUNNEL", "STATE", "EXECS", "CHANNELS", "WAITING", "GRANT", "AGE", "LIFE",
     "LAST ERROR",
 ];
 
@@ -108,11 +95,8 @@ fn table(instances: &[InstanceSnapshot]) -> String {
     }
     let mut text = String::new();
     for cells in &rows {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let padded: Vec<String> =
+            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(padded.join("  ").trim_end());
         text.push('\n');
     }
@@ -133,19 +117,13 @@ fn row(instance: &InstanceSnapshot, tunnel: Option<&TunnelSnapshot>) -> [String;
         of(|tunnel| tunnel.refcount.to_string()),
         of(|tunnel| format!("{}/{}", tunnel.channels_in_use, tunnel.channel_cap)),
         instance.waiters.to_string(),
-        instance
-            .grant
-            .as_ref()
-            .map_or_else(none, |grant| match grant.remaining_s {
-                Some(remaining) => format!("{} ({})", grant.state, seconds(remaining)),
-                None => grant.state.clone(),
-            }),
+        instance.grant.as_ref().map_or_else(none, |grant| match grant.remaining_s {
+            Some(remaining) => format!("{} ({})", grant.state, seconds(remaining)),
+            None => grant.state.clone(),
+        }),
         of(|tunnel| seconds(tunnel.age_s)),
         of(|tunnel| tunnel.remaining_life_s.map_or_else(none, seconds)),
-        instance
-            .last_error
-            .as_ref()
-            .map_or_else(none, |error| format!("{} at {}", error.code.as_str(), error.at)),
+        instance.last_error.as_ref().map_or_else(none, |error| format!("{} at {}", error.code.as_str(), error.at)),
     ]
 }
 
@@ -156,3 +134,4 @@ fn none() -> String {
 fn seconds(seconds: f64) -> String {
     format!("{seconds:.0}s")
 }
+

@@ -94,6 +94,7 @@ impl Settings {
                 1..=3_600,
             ),
             ("tunnel.channel_cap", count(self.tunnel.channel_cap), 1..=64),
+            ("tunnel.spare_channels", count(self.tunnel.spare_channels), 0..=4),
             (
                 "tunnel.max_tunnels_per_instance",
                 count(self.tunnel.max_tunnels_per_instance),
