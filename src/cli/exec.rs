@@ -265,3 +265,4 @@ fn number(signal: &str) -> u8 {
         _ => 0,
     }
 }
+

@@ -134,3 +134,4 @@ fn none() -> String {
 fn seconds(seconds: f64) -> String {
     format!("{seconds:.0}s")
 }
+

@@ -100,6 +100,7 @@ impl Settings {
                 count(self.tunnel.max_tunnels_per_instance),
                 1..=20,
             ),
+            ("tunnel.spare_channels", count(self.tunnel.spare_channels), 0..=4),
             (
                 "tunnel.grant_margin_s",
                 self.tunnel.grant_margin.as_secs(),

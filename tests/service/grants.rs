@@ -23,9 +23,16 @@ async fn an_exec_outlives_the_grant_with_openssh() {
 async fn an_exec_outlives_the_grant(backend: Backend) {
     let app = TestApp::start_with(backend, |setup| setup.emulator.key_lifetime = KEY_LIFETIME).await;
     let directory = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(
+        directory.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     let go_on = directory.path().join("go-on");
-    let script = format!("echo before; until [ -e {} ]; do sleep 0.05; done; echo after", go_on.display());
+    let script = format!(
+        "echo before; until [ -e {} ]; do sleep 0.05; done; echo after",
+        go_on.display()
+    );
 
     let body = json!({"cmd": ["sh", "-c", script], "timeout_s": 120});
     let running = app.stream(body);

@@ -18,11 +18,11 @@ mod support;
 /// Makes a test of each function for each kind of instance. The functions take `&TestApp`.
 macro_rules! over_every_instance {
     ($($name:ident),+ $(,)?) => {
-        over_every_instance!(in_process, InProcess, $($name),+);
-        over_every_instance!(openssh_bash, OpenSshBash, $($name),+);
-        over_every_instance!(openssh_dash, OpenSshDash, $($name),+);
+        over_every_instance!(@in_process, InProcess: $($name),+);
+        over_every_instance!(@openssh_bash, OpenSshBash: $($name),+);
+        over_every_instance!(@openssh_dash, OpenSshDash: $($name),+);
     };
-    ($kind:ident, $backend:ident, $($name:ident),+) => {
+    (@$kind:ident, $backend:ident: $($name:ident),+) => {
         mod $kind {
             use crate::support::{Backend, TestApp};
 

@@ -73,7 +73,9 @@ async fn a_client_that_does_not_read_is_in_nobodys_way(backend: Backend) {
         workspace.token,
         body.len()
     );
-    let mut stalled = TcpStream::connect(app.api.base().strip_prefix("http://").unwrap()).await.unwrap();
+    let mut stalled = TcpStream::connect(app.api.base().strip_prefix("http://").unwrap())
+        .await
+        .unwrap();
     stalled.write_all(request.as_bytes()).await.unwrap();
     // It has been answered and prints on; from here on nobody reads.
     assert_eq!(stalled.read_u8().await.unwrap(), b'H');
@@ -88,8 +90,14 @@ async fn a_client_that_does_not_read_is_in_nobodys_way(backend: Backend) {
     join_all(execs).await;
     let tunnels = app.tunnels().await;
     let tunnel = &tunnels["data"][0]["tunnels"][0];
-    assert_eq!(tunnel["refcount"], 1, "the one that prints is still there: {tunnels}");
-    assert!(tunnel["bytes_in"].as_u64().unwrap() > 2 * 1_048_576, "and past its cap: {tunnels}");
+    assert_eq!(
+        tunnel["refcount"], 1,
+        "the one that prints is still there: {tunnels}"
+    );
+    assert!(
+        tunnel["bytes_in"].as_u64().unwrap() > 2 * 1_048_576,
+        "and past its cap: {tunnels}"
+    );
     assert_eq!(app.emulator.counters().tunnels_opened, 1);
 
     drop(stalled);

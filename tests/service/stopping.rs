@@ -26,7 +26,10 @@ fn assert_timed_out(exec: &Exec) {
 }
 
 async fn assert_gone(argument: &str) {
-    wait::until_true("the program is gone", async || processes::with_argument(argument).is_empty()).await;
+    wait::until_true("the program is gone", async || {
+        processes::with_argument(argument).is_empty()
+    })
+    .await;
 }
 
 async fn a_silent_program_that_times_out_is_a_504(app: &TestApp) {
@@ -46,7 +49,10 @@ async fn a_silent_program_that_times_out_is_a_504(app: &TestApp) {
 async fn a_program_that_times_out_after_output_ends_its_stream(app: &TestApp) {
     let seconds = processes::unique_sleep();
     let script = format!("echo out; exec sleep {seconds}");
-    let frames = app.stream(json!({"cmd": ["sh", "-c", script], "timeout_s": 1})).await.frames();
+    let frames = app
+        .stream(json!({"cmd": ["sh", "-c", script], "timeout_s": 1}))
+        .await
+        .frames();
     assert_eq!(frames.output("stdout"), b"out\n");
     assert_timed_out(&frames.exit());
     assert_gone(&seconds).await;
@@ -56,10 +62,16 @@ async fn a_program_that_times_out_after_output_ends_its_stream(app: &TestApp) {
 async fn the_json_form_of_a_timeout_has_the_output(app: &TestApp) {
     let seconds = processes::unique_sleep();
     let script = format!("echo out; echo err >&2; sleep {seconds}");
-    let answer = app.run(json!({"cmd": ["sh", "-c", script], "timeout_s": 1})).await;
+    let answer = app
+        .run(json!({"cmd": ["sh", "-c", script], "timeout_s": 1}))
+        .await;
     assert_timed_out(&answer.exec_of_problem(504, "exec_timeout"));
     let exec = &answer.json()["exec"];
-    assert_eq!((&exec["stdout"], &exec["stderr"]), (&json!("out\n"), &json!("err\n")), "{exec}");
+    assert_eq!(
+        (&exec["stdout"], &exec["stderr"]),
+        (&json!("out\n"), &json!("err\n")),
+        "{exec}"
+    );
     // The shell waits for the sleep: TERM went to both, as they are one process group.
     assert_gone(&seconds).await;
 }
@@ -67,7 +79,10 @@ async fn the_json_form_of_a_timeout_has_the_output(app: &TestApp) {
 async fn a_program_that_ignores_term_is_killed(app: &TestApp) {
     let seconds = processes::unique_sleep();
     let script = format!("trap '' TERM; sleep {seconds}");
-    let exec = app.run(json!({"cmd": ["sh", "-c", script], "timeout_s": 1})).await.exec_of_problem(504, "exec_timeout");
+    let exec = app
+        .run(json!({"cmd": ["sh", "-c", script], "timeout_s": 1}))
+        .await
+        .exec_of_problem(504, "exec_timeout");
     assert_timed_out(&exec);
     assert_eq!(exec.kill.unwrap().sent, ["TERM", "KILL"]);
     assert_gone(&seconds).await;
@@ -84,9 +99,14 @@ async fn a_client_that_goes_away_ends_its_program(app: &TestApp) {
         workspace.token,
         body.len()
     );
-    let mut client = TcpStream::connect(app.api.base().strip_prefix("http://").unwrap()).await.unwrap();
+    let mut client = TcpStream::connect(app.api.base().strip_prefix("http://").unwrap())
+        .await
+        .unwrap();
     client.write_all(request.as_bytes()).await.unwrap();
-    wait::until_true("the program runs", async || !processes::with_argument(&seconds).is_empty()).await;
+    wait::until_true("the program runs", async || {
+        !processes::with_argument(&seconds).is_empty()
+    })
+    .await;
     drop(client);
     assert_gone(&seconds).await;
     let row = wait::until("the row is final", async || {
@@ -95,6 +115,10 @@ async fn a_client_that_goes_away_ends_its_program(app: &TestApp) {
     })
     .await;
     let exec: Exec = serde_json::from_value(row.response_body.unwrap()).unwrap();
-    assert_eq!((exec.outcome, exec.ended_by), (Some(Outcome::Cancelled), Some(EndedBy::ClientGone)), "{exec:?}");
+    assert_eq!(
+        (exec.outcome, exec.ended_by),
+        (Some(Outcome::Cancelled), Some(EndedBy::ClientGone)),
+        "{exec:?}"
+    );
     assert_eq!(row.status, "error");
 }

@@ -48,7 +48,6 @@ pub(crate) struct Setup {
 
 /// A running service. [`TestApp::finish`] must end it: it checks that nothing has leaked.
 pub(crate) struct TestApp {
-    pub(crate) backend: Backend,
     pub(crate) seed: Seed,
     pub(crate) api: Api,
     pub(crate) emulator: Emulator,
@@ -64,7 +63,10 @@ struct Unfinished;
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        assert!(std::thread::panicking(), "a test must end its service with `finish`, which checks for leaks");
+        assert!(
+            std::thread::panicking(),
+            "a test must end its service with `finish`, which checks for leaks"
+        );
     }
 }
 
@@ -95,7 +97,15 @@ impl TestApp {
         let seed = prepare_store(&setup.settings, backend.os_user()).await;
         let application = launch::start(setup.settings, &credentials).await;
         let api = Api::new(format!("http://{}", application.address()));
-        Self { backend, seed, api, emulator, application, directory, unfinished: Unfinished, sshd }
+        Self {
+            seed,
+            api,
+            emulator,
+            application,
+            directory,
+            unfinished: Unfinished,
+            sshd,
+        }
     }
 
     /// Runs `body` in the default workspace and waits for the whole of it.
@@ -139,7 +149,10 @@ impl TestApp {
 
     /// Ends the service in order and checks that no lease, row, tunnel or process of it is left.
     pub(crate) async fn finish(self) {
-        wait::until_true("no exec holds a lease or waits for one", async || is_idle(&self.tunnels().await)).await;
+        wait::until_true("no exec holds a lease or waits for one", async || {
+            is_idle(&self.tunnels().await)
+        })
+        .await;
         let rows = self.rows().await;
         let running: Vec<&Row> = rows.iter().filter(|row| row.status == "running").collect();
         assert!(running.is_empty(), "rows without an end: {running:#?}");
@@ -150,10 +163,22 @@ impl TestApp {
             })
             .await;
         }
-        let Self { application, emulator, unfinished, sshd, .. } = self;
+        let Self {
+            application,
+            emulator,
+            unfinished,
+            sshd,
+            ..
+        } = self;
         application.stop().await;
-        wait::until_true("every tunnel is closed", async || emulator.counters().tunnels_open == 0).await;
-        wait::until_true("every session has ended", async || emulator.counters().sessions_open == 0).await;
+        wait::until_true("every tunnel is closed", async || {
+            emulator.counters().tunnels_open == 0
+        })
+        .await;
+        wait::until_true("every session has ended", async || {
+            emulator.counters().sessions_open == 0
+        })
+        .await;
         emulator.stop().await;
         drop(sshd);
         std::mem::forget(unfinished);
@@ -163,7 +188,11 @@ impl TestApp {
 /// Whether no supervisor has waiters or leases.
 fn is_idle(tunnels: &Value) -> bool {
     tunnels["data"].as_array().unwrap().iter().all(|instance| {
-        let leases = instance["tunnels"].as_array().unwrap().iter().map(|tunnel| tunnel["refcount"].as_u64().unwrap());
+        let leases = instance["tunnels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tunnel| tunnel["refcount"].as_u64().unwrap());
         instance["waiters"] == 0 && leases.sum::<u64>() == 0
     })
 }
@@ -184,7 +213,8 @@ fn settings(store: &Path) -> Settings {
 }
 
 fn emulator_settings(sshd: Option<&Sshd>) -> adit_emulator::Settings {
-    let mut settings = adit_emulator::Settings::new(Credentials::new("AKIDEXAMPLE", "the secret of the tests"));
+    let mut settings =
+        adit_emulator::Settings::new(Credentials::new("AKIDEXAMPLE", "the secret of the tests"));
     let mut instance = Instance {
         id: INSTANCE.to_owned(),
         private_ip_address: ADDRESS.to_owned(),

@@ -30,7 +30,11 @@ pub(crate) async fn start(settings: Settings, credentials: &Credentials) -> Runn
     let run = application.run(async {
         stopped.await.ok(); // a test that fails drops the sender, which means the same
     });
-    Running { address, stop, ended: actix_rt::spawn(run) }
+    Running {
+        address,
+        stop,
+        ended: actix_rt::spawn(run),
+    }
 }
 
 impl Running {

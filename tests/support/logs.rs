@@ -15,7 +15,9 @@ struct Writer;
 
 impl io::Write for Writer {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        LOG.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(buffer);
+        LOG.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(buffer);
         Ok(buffer.len())
     }
 

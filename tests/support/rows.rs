@@ -35,7 +35,12 @@ type Columns = (
 
 /// All rows, oldest first.
 pub(crate) async fn all(store: &Path) -> Vec<Row> {
-    let mut connection = SqliteConnectOptions::new().filename(store).read_only(true).connect().await.unwrap();
+    let mut connection = SqliteConnectOptions::new()
+        .filename(store)
+        .read_only(true)
+        .connect()
+        .await
+        .unwrap();
     let rows: Vec<Columns> = sqlx::query_as(
         "SELECT id, workspace_id, activity_type, method, status, request_body, response_body, duration_ms, error_detail
          FROM activity_logs ORDER BY created_at, id",

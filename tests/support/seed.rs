@@ -44,8 +44,14 @@ impl Seed {
     pub(crate) async fn write(store: &dyn Store, os_user: &str) -> Self {
         let (org, other_org) = (Uuid::new_v4(), Uuid::new_v4());
         let add = async |id: Uuid, org: Uuid, tier: i32, instance_id: Option<&str>| {
-            store.add_workspace(&workspace(id, org, tier, instance_id, os_user)).await.unwrap();
-            Seeded { id, token: issue(store, TokenScope::Workspace(id)).await.1 }
+            store
+                .add_workspace(&workspace(id, org, tier, instance_id, os_user))
+                .await
+                .unwrap();
+            Seeded {
+                id,
+                token: issue(store, TokenScope::Workspace(id)).await.1,
+            }
         };
         let tiers = [
             add(org, org, 1, Some(INSTANCE)).await,
@@ -81,7 +87,11 @@ fn workspace(id: Uuid, org: Uuid, tier: i32, instance_id: Option<&str>, os_user:
 }
 
 async fn issue(store: &dyn Store, scope: TokenScope) -> (Uuid, String) {
-    let token = format!("{}{}", Uuid::new_v4().simple(), &Uuid::new_v4().simple().to_string()[..11]);
+    let token = format!(
+        "{}{}",
+        Uuid::new_v4().simple(),
+        &Uuid::new_v4().simple().to_string()[..11]
+    );
     let id = Uuid::new_v4();
     let record = NewToken {
         id,

@@ -60,7 +60,11 @@ impl Sshd {
             .stderr(Stdio::null())
             .spawn()
             .expect("sshd starts; scripts/test installs it");
-        let mut sshd = Self { process, address, directory };
+        let mut sshd = Self {
+            process,
+            address,
+            directory,
+        };
         let listens = wait::until("sshd listens or has ended", async || {
             if sshd.log().contains("Server listening on") {
                 return Some(true);
@@ -114,7 +118,10 @@ fn program() -> PathBuf {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Like a stock server, MaxSessions 10 included. Not so: keys come from one directory, as the emulator writes them, which
