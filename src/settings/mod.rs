@@ -348,6 +348,7 @@ impl Settings {
             output_cap: self.exec.output_cap_bytes,
             settle_after: self.audit.settle_after,
             sweep_interval: self.audit.sweep_interval,
+            ..EngineSettings::default()
         }
     }
 }
