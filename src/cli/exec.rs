@@ -1,0 +1,268 @@
+//! `adit exec`: run one command in a workspace as if it ran here.
+
+use std::io;
+use std::process::ExitCode;
+
+use adit_actors::exec::Outcome;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::service_access::{self, ADIT_FAILED};
+use crate::client::{ApiClient, ClientError, Ending, ExecCall, ServiceProblem};
+use crate::http::wire::Frame;
+
+/// Exit code for a timeout, as coreutils' `timeout` has it.
+const TIMED_OUT: u8 = 124;
+/// Exit code after Ctrl-C, as a shell reports a death by SIGINT.
+const INTERRUPTED: u8 = 130;
+/// Exit code when the reader of our output has gone, as a shell reports a death by SIGPIPE.
+const READER_GONE: u8 = 141;
+/// Added to a signal's number, as shells do.
+const BY_SIGNAL: u8 = 128;
+
+/// Run a command in a workspace: its output, its errors and its exit code become this program's.
+///
+/// ADIT_URL and ADIT_TOKEN say where and as whom; ADIT_WORKSPACE stands in for WORKSPACE, and ADIT_ORG_ID names the org
+/// to a service with a tenant guard. Exits with 124 on a timeout and with 125 when Adit failed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExecArgs {
+    /// Id of the workspace [default: ADIT_WORKSPACE]
+    workspace: Option<String>,
+    /// Seconds the command may run; 0 means the service's default of 30, and 120 is the most
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Directory to run in
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Variable to add to the environment; may be given again. Not for secrets: use --stdin
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    env: Vec<(String, String)>,
+    /// File to read standard input from; `-` is this program's own
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<String>,
+    /// Print the finished exec as one JSON object, with its output
+    #[arg(long, conflicts_with = "ndjson")]
+    json: bool,
+    /// Print the frames as they come
+    #[arg(long)]
+    ndjson: bool,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "ARGV")]
+    argv: Vec<String>,
+}
+
+/// Runs `adit exec`.
+pub async fn run(args: ExecArgs) -> ExitCode {
+    let finished = tokio::select! {
+        finished = execute(args) => finished,
+        // Dropping the request closes its connection, and that cancels the exec.
+        _ = tokio::signal::ctrl_c() => Finished::with_complaint(INTERRUPTED, "interrupted; the exec is cancelled"),
+    };
+    finished.report()
+}
+
+/// How this program ends.
+#[derive(Debug, PartialEq, Eq)]
+struct Finished {
+    code: u8,
+    complaint: Option<String>,
+}
+
+impl Finished {
+    fn quietly(code: u8) -> Self {
+        Self { code, complaint: None }
+    }
+
+    fn with_complaint(code: u8, complaint: impl Into<String>) -> Self {
+        Self { code, complaint: Some(complaint.into()) }
+    }
+
+    fn failed(complaint: impl Into<String>) -> Self {
+        Self::with_complaint(ADIT_FAILED, complaint)
+    }
+
+    /// Output that can't be written: a reader that has gone needs no message, all else does.
+    fn unwritable(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::quietly(READER_GONE),
+            _ => Self::failed(format!("output can't be written: {error}")),
+        }
+    }
+
+    fn after(ending: &Ending) -> Self {
+        match (ending.outcome, ending.exit_code, &ending.signal) {
+            // An exit status has eight bits (POSIX, `exit`).
+            (Some(Outcome::Exited), Some(code), _) => Self::quietly((code & 0xff) as u8),
+            (Some(Outcome::Signaled), _, Some(signal)) => Self::quietly(BY_SIGNAL.saturating_add(number(signal))),
+            (Some(Outcome::Timeout), ..) => Self::with_complaint(
+                TIMED_OUT,
+                format!("exec_timeout: the command ran longer than {} s and was stopped", ending.timeout_s),
+            ),
+            _ => match &ending.error {
+                Some(error) => Self::failed(format!("{}: {}", error.code.as_str(), error.message)),
+                None => Self::failed("the exec did not end by itself"),
+            },
+        }
+    }
+
+    fn after_error(error: &ClientError) -> Self {
+        let code = match error {
+            ClientError::Problem(problem) if problem.code == "exec_timeout" => TIMED_OUT,
+            _ => ADIT_FAILED,
+        };
+        Self::with_complaint(code, service_access::one_line(error))
+    }
+
+    fn report(self) -> ExitCode {
+        if let Some(complaint) = self.complaint {
+            eprintln!("adit: {complaint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+async fn execute(args: ExecArgs) -> Finished {
+    let client = match service_access::client("ADIT_TOKEN", service_access::variable) {
+        Ok(client) => client,
+        Err(complaint) => return Finished::failed(complaint),
+    };
+    let Some(workspace) = args.workspace.clone().or_else(|| service_access::variable("ADIT_WORKSPACE")) else {
+        return Finished::failed("no workspace: name one, or set ADIT_WORKSPACE");
+    };
+    let json = args.json;
+    let ndjson = args.ndjson;
+    let call = match into_call(args).await {
+        Ok(call) => call,
+        Err(complaint) => return Finished::failed(complaint),
+    };
+    if json {
+        return print_object(&client, &workspace, &call).await;
+    }
+    print_stream(&client, &workspace, &call, ndjson).await
+}
+
+async fn into_call(args: ExecArgs) -> Result<ExecCall, String> {
+    let stdin_b64 = match args.stdin {
+        None => None,
+        Some(file) => Some(STANDARD.encode(
+            read_stdin(&file).await.map_err(|error| format!("`{file}` can't be read for --stdin: {error}"))?,
+        )),
+    };
+    let env: Map<String, Value> = args.env.into_iter().map(|(name, value)| (name, value.into())).collect();
+    Ok(ExecCall { cmd: args.argv, timeout_s: args.timeout, cwd: args.cwd, env, stdin_b64 })
+}
+
+/// Reads at most one byte more than the service takes: enough for it to say that it is too much.
+async fn read_stdin(file: &str) -> io::Result<Vec<u8>> {
+    let limit = adit_actors::exec::request::MAX_STDIN_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    if file == "-" {
+        tokio::io::stdin().take(limit).read_to_end(&mut bytes).await?;
+    } else {
+        tokio::fs::File::open(file).await?.take(limit).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
+async fn print_object(client: &ApiClient, workspace: &str, call: &ExecCall) -> Finished {
+    let (exec, error) = match client.exec_to_end(workspace, call).await {
+        Ok(exec) => (exec, None),
+        Err(ClientError::Problem(problem)) => {
+            let ServiceProblem { exec: Some(exec), .. } = problem.as_ref() else {
+                return Finished::after_error(&ClientError::Problem(problem));
+            };
+            (exec.clone(), Some(ClientError::Problem(problem)))
+        }
+        Err(error) => return Finished::after_error(&error),
+    };
+    if let Err(error) = write_all(&mut tokio::io::stdout(), format!("{exec:#}\n").as_bytes()).await {
+        return Finished::unwritable(&error);
+    }
+    match (error, serde_json::from_value::<Ending>(exec)) {
+        (Some(error), _) => Finished::after_error(&error),
+        (None, Ok(ending)) => Finished::after(&ending),
+        (None, Err(error)) => Finished::failed(format!("the answer is not one of Adit's: {error}")),
+    }
+}
+
+async fn print_stream(client: &ApiClient, workspace: &str, call: &ExecCall, ndjson: bool) -> Finished {
+    let mut stream = match client.exec(workspace, call).await {
+        Ok(stream) => stream,
+        Err(error) => return Finished::after_error(&error),
+    };
+    let mut stdout = tokio::io::stdout();
+    let mut stderr = tokio::io::stderr();
+    loop {
+        let line = match stream.next().await {
+            Ok(Some(line)) => line,
+            Ok(None) => return Finished::failed("the answer broke off before the exec's end"),
+            Err(error) => return Finished::after_error(&error),
+        };
+        let written = if ndjson {
+            write_all(&mut stdout, &[&line.text[..], b"\n"].concat()).await
+        } else {
+            match &line.frame {
+                Frame::Stdout(piece) => write_all(&mut stdout, piece.as_bytes()).await,
+                Frame::Stderr(piece) => write_all(&mut stderr, piece.as_bytes()).await,
+                Frame::Truncated { stream, limit } => {
+                    let name = serde_json::to_value(stream).unwrap_or_default();
+                    let note = format!("adit: {} was cut after {limit} bytes\n", name.as_str().unwrap_or("output"));
+                    write_all(&mut stderr, note.as_bytes()).await
+                }
+                Frame::Started { .. } | Frame::Heartbeat | Frame::Exit(_) => Ok(()),
+            }
+        };
+        if let Err(error) = written {
+            return Finished::unwritable(&error);
+        }
+        if let Frame::Exit(exec) = line.frame {
+            return Finished::after(&Ending {
+                outcome: exec.outcome,
+                exit_code: exec.exit_code,
+                signal: exec.signal,
+                error: exec.error,
+                timeout_s: exec.timeout_s,
+            });
+        }
+    }
+}
+
+async fn write_all(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    target.write_all(bytes).await?;
+    target.flush().await
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must have the form NAME=VALUE".to_owned()),
+    }
+}
+
+/// Numbers of the signals that POSIX names, as on Linux; 0 for others.
+fn number(signal: &str) -> u8 {
+    match signal {
+        "HUP" => 1,
+        "INT" => 2,
+        "QUIT" => 3,
+        "ILL" => 4,
+        "TRAP" => 5,
+        "ABRT" => 6,
+        "BUS" => 7,
+        "FPE" => 8,
+        "KILL" => 9,
+        "USR1" => 10,
+        "SEGV" => 11,
+        "USR2" => 12,
+        "PIPE" => 13,
+        "ALRM" => 14,
+        "TERM" => 15,
+        "XCPU" => 24,
+        "XFSZ" => 25,
+        "SYS" => 31,
+        _ => 0,
+    }
+}
+

@@ -1,1 +1,252 @@
-//! x
+//! A client of Adit's API, for the command line.
+//!
+//! It owns requests and the reading of answers; it must not know terminals, exit codes or environment variables.
+
+mod exec_stream;
+
+use std::time::Duration;
+
+use adit_actors::exec::{ExecError, Outcome};
+use adit_actors::tunnel::InstanceSnapshot;
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Response, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+pub use exec_stream::{ExecStream, Line};
+
+use crate::http::DEFAULT_ORG_HEADER;
+use crate::http::wire::NDJSON;
+
+/// Longest wait for a connection to the service.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a call of the API gave no good answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The base URL can't be used.
+    #[error("`{url}` is not an http or https URL")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// The token or the org id can't stand in a header.
+    #[error("the {what} has characters that no header can carry")]
+    Header {
+        /// Which of them.
+        what: &'static str,
+    },
+    /// The HTTP client could not be made.
+    #[error("the HTTP client can't be set up")]
+    Setup(#[source] reqwest::Error),
+    /// The service could not be reached, or the connection broke.
+    #[error("talking to the service failed")]
+    Transport(#[source] reqwest::Error),
+    /// The service refused, or the exec came to a bad end.
+    #[error("{}: {}", .0.code, .0.detail)]
+    Problem(Box<ServiceProblem>),
+    /// The answer is not what this API answers with.
+    #[error("the answer is not one of Adit's: {problem}")]
+    Unexpected {
+        /// In which way.
+        problem: String,
+    },
+}
+
+/// A problem as the service told it (RFC 9457).
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServiceProblem {
+    /// The status.
+    pub status: u16,
+    /// The stable code.
+    pub code: String,
+    /// A sentence for people.
+    pub detail: String,
+    /// The exec that came to a bad end, if there was one; with its output if the answer was asked for as one object.
+    #[serde(default)]
+    pub exec: Option<Value>,
+}
+
+/// What to run, as the API takes it.
+#[derive(Clone, Default, Serialize)]
+pub struct ExecCall {
+    /// The argv.
+    pub cmd: Vec<String>,
+    /// Timeout in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+    /// Directory to run in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables to add.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub env: serde_json::Map<String, Value>,
+    /// Standard input in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_b64: Option<String>,
+}
+
+impl std::fmt::Debug for ExecCall {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ExecCall").field("words", &self.cmd.len()).finish_non_exhaustive()
+    }
+}
+
+/// How an exec ended, as far as a caller's exit code depends on it. Part of every form of an `Exec`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Its exit code, if it exited.
+    pub exit_code: Option<u32>,
+    /// The signal that ended it, without `SIG`.
+    pub signal: Option<String>,
+    /// What went wrong.
+    pub error: Option<ExecError>,
+    /// The timeout as applied, in seconds.
+    pub timeout_s: u32,
+}
+
+/// A client with one base URL and one token.
+#[derive(Clone, Debug)]
+pub struct ApiClient {
+    http: reqwest::Client,
+    base: Url,
+}
+
+impl ApiClient {
+    /// A client for the service at `base`. `org_id` goes along in the default org header, for a service with a tenant
+    /// guard. Redirects are not followed: they would carry the token elsewhere.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`], [`ClientError::Header`] or [`ClientError::Setup`].
+    pub fn new(base: &str, token: &SecretString, org_id: Option<&str>) -> Result<Self, ClientError> {
+        let base_url = parse_base(base).ok_or_else(|| ClientError::Url { url: base.to_owned() })?;
+        let mut headers = HeaderMap::new();
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
+            .map_err(|_| ClientError::Header { what: "token" })?;
+        bearer.set_sensitive(true);
+        headers.insert(reqwest::header::AUTHORIZATION, bearer);
+        if let Some(org_id) = org_id {
+            let value = HeaderValue::from_str(org_id).map_err(|_| ClientError::Header { what: "org id" })?;
+            headers.insert(HeaderName::from_static(DEFAULT_ORG_HEADER), value);
+        }
+        let mut builder = reqwest::Client::builder()
+            .default_headers(headers)
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .user_agent(concat!("adit/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&base_url) {
+            // A proxy from the environment can't reach this machine's own loopback.
+            builder = builder.no_proxy();
+        }
+        Ok(Self { http: builder.build().map_err(ClientError::Setup)?, base: base_url })
+    }
+
+    /// Runs a command and streams what it prints. Dropping the stream cancels the exec.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`] for a refusal, and for an exec that ended badly before it printed anything;
+    /// [`ClientError::Transport`].
+    pub async fn exec(&self, workspace: &str, call: &ExecCall) -> Result<ExecStream, ClientError> {
+        Ok(ExecStream::new(self.post_exec(workspace, call, NDJSON).await?))
+    }
+
+    /// Runs a command and waits for its end: the `Exec` with its output.
+    ///
+    /// # Errors
+    /// As [`Self::exec`], and [`ClientError::Problem`] for every exec that ended badly.
+    pub async fn exec_to_end(&self, workspace: &str, call: &ExecCall) -> Result<Value, ClientError> {
+        read_json(self.post_exec(workspace, call, "application/json").await?).await
+    }
+
+    /// What the service knows of its tunnels. Needs an admin token.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`] or [`ClientError::Transport`].
+    pub async fn tunnels(&self) -> Result<Vec<InstanceSnapshot>, ClientError> {
+        #[derive(Deserialize)]
+        struct Listing {
+            data: Vec<InstanceSnapshot>,
+        }
+        let request = self.http.get(self.url(&["admin", "tunnels"]));
+        let response = request.send().await.map_err(ClientError::Transport)?;
+        Ok(read_json::<Listing>(checked(response).await?).await?.data)
+    }
+
+    async fn post_exec(&self, workspace: &str, call: &ExecCall, accept: &str) -> Result<Response, ClientError> {
+        let request = self.http.post(self.url(&["workspaces", workspace, "exec"])).header(ACCEPT, accept).json(call);
+        checked(request.send().await.map_err(ClientError::Transport)?).await
+    }
+
+    /// Appends path segments, each percent-encoded.
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // `parse_base` lets only URLs through that can have a path.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+}
+
+fn parse_base(base: &str) -> Option<Url> {
+    Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+async fn checked(response: Response) -> Result<Response, ClientError> {
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(response);
+    }
+    let body = response.bytes().await.map_err(ClientError::Transport)?;
+    match serde_json::from_slice::<ServiceProblem>(&body) {
+        Ok(problem) => Err(ClientError::Problem(Box::new(problem))),
+        Err(_) => Err(ClientError::Unexpected { problem: format!("status {status} without a problem of Adit's") }),
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let body = response.bytes().await.map_err(ClientError::Transport)?;
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::ApiClient;
+
+    #[test]
+    fn urls_are_built_below_the_base() {
+        for (base, expected) in [
+            ("http://h:1", "http://h:1/workspaces/a%2Fb/exec"),
+            ("http://h:1/", "http://h:1/workspaces/a%2Fb/exec"),
+            ("https://h/adit/", "https://h/adit/workspaces/a%2Fb/exec"),
+        ] {
+            let client = ApiClient::new(base, &SecretString::from("t"), None).unwrap();
+            assert_eq!(client.url(&["workspaces", "a/b", "exec"]).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_http_url_or_no_header_is_refused() {
+        let token = SecretString::from("t");
+        for base in ["", "h:1", "ftp://h", "unix:/x"] {
+            assert!(ApiClient::new(base, &token, None).is_err(), "{base:?}");
+        }
+        assert!(ApiClient::new("http://h", &SecretString::from("a\nb"), None).is_err());
+        assert!(ApiClient::new("http://h", &token, Some("a\nb")).is_err());
+    }
+}

@@ -613,3 +613,7 @@ fn cancel_code(by: EndedBy, ran: Ran) -> ErrorCode {
         ErrorCode::ExecCancelled
     }
 }
+
+#[cfg(test)]
+#[path = "phase_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+//! Where the service is and with which token to ask it: from the environment, so that no token stands in an argv.
+
+use std::error::Error;
+
+use secrecy::SecretString;
+
+use crate::client::{ApiClient, ClientError};
+
+/// Exit code when Adit failed, as `docker exec` and `env` use it for failures of their own.
+pub(super) const ADIT_FAILED: u8 = 125;
+
+/// Reads a variable. Empty counts as not set.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A client with the token of `token_variable`.
+///
+/// # Errors
+/// One line for people.
+pub(super) fn client(
+    token_variable: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<ApiClient, String> {
+    let url =
+        variable("ADIT_URL").ok_or("ADIT_URL is not set: the service's URL, as in http://127.0.0.1:8080")?;
+    let token =
+        variable(token_variable).ok_or_else(|| format!("{token_variable} is not set: the token to use"))?;
+    let org_id = variable("ADIT_ORG_ID");
+    ApiClient::new(&url, &SecretString::from(token), org_id.as_deref()).map_err(|error| one_line(&error))
+}
+
+/// An error and its causes in one line.
+pub(super) fn one_line(error: &ClientError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::client;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let table: [(&[&str], Option<&str>); 4] = [
+            (&[], Some("ADIT_URL is not set")),
+            (&["ADIT_URL"], Some("ADIT_TOKEN is not set")),
+            (&["ADIT_URL", "ADIT_TOKEN"], None),
+            (&["ADIT_URL", "ADIT_TOKEN", "ADIT_ORG_ID"], None),
+        ];
+        for (set, complaint) in table {
+            let lookup = |name: &str| set.contains(&name).then(|| "http://127.0.0.1:1".to_owned());
+            let found = client("ADIT_TOKEN", lookup).err();
+            assert_eq!(found.is_some(), complaint.is_some(), "{set:?}");
+            if let (Some(found), Some(complaint)) = (found, complaint) {
+                assert!(found.starts_with(complaint) && !found.contains('\n'), "{found}");
+            }
+        }
+    }
+}
