@@ -11,6 +11,7 @@
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/rows.rs"]
+#[expect(dead_code, reason = "other tests look at more of a row")]
 mod rows;
 #[path = "../support/wait.rs"]
 mod wait;

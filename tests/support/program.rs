@@ -20,8 +20,6 @@ impl Dev {
     /// Starts it on a free port and waits until it answers.
     pub(crate) async fn start(data_directory: &Path) -> Self {
         let environment_file = data_directory.join("dev.env");
-        // An old one of a start before: its address may be another's by now.
-        fs::remove_file(&environment_file).ok();
         let mut process = Command::new(program())
             .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_directory)
