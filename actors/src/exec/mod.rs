@@ -21,7 +21,7 @@ pub(crate) use learned::milliseconds;
 pub use output::ExecEvent;
 pub(crate) use output::SharedOutput;
 pub use record::{
-    AuditReceipt, EndedBy, Exec, ExecError, ExecState, Kill, Outcome, Ran, StreamSummary, Timing,
+    AuditReceipt, EndedBy, Exec, ExecError, ExecState, Kill, Outcome, Ran, StreamSummary, Streams, Timing,
     TunnelTemperature,
 };
 pub use request::{Caller, CallerKind, ExecRequest, ExecRequestParts, ExecSpec, InvalidRequest};
