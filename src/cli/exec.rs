@@ -266,3 +266,76 @@ fn number(signal: &str) -> u8 {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use adit_actors::exec::{ErrorCode, Outcome};
+    use clap::Parser;
+
+    use super::{Ending, ExecArgs, Finished, parse_variable};
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        exec: ExecArgs,
+    }
+
+    fn ending(outcome: Outcome) -> Ending {
+        Ending { outcome: Some(outcome), exit_code: None, signal: None, error: None, timeout_s: 30 }
+    }
+
+    #[test]
+    fn exit_codes() {
+        let exited = |code| Ending { exit_code: Some(code), ..ending(Outcome::Exited) };
+        let signaled =
+            |name: &str| Ending { signal: Some(name.to_owned()), ..ending(Outcome::Signaled) };
+        let failed = |code: ErrorCode| Ending { error: Some(code.into()), ..ending(Outcome::Failed) };
+        let table = [
+            (exited(0), 0, None),
+            (exited(7), 7, None),
+            (exited(255), 255, None),
+            (signaled("TERM"), 143, None),
+            (signaled("KILL"), 137, None),
+            (signaled("WINCH"), 128, None),
+            (ending(Outcome::Timeout), 124, Some("exec_timeout: ")),
+            (failed(ErrorCode::GrantDenied), 125, Some("grant_denied: AWS")),
+            (ending(Outcome::Cancelled), 125, Some("did not end by itself")),
+            (ending(Outcome::TunnelLost), 125, Some("did not end by itself")),
+        ];
+        for (ending, code, complaint) in table {
+            let finished = Finished::after(&ending);
+            assert_eq!(finished.code, code, "{ending:?}");
+            assert_eq!(finished.complaint.is_some(), complaint.is_some(), "{ending:?}");
+            if let (Some(found), Some(part)) = (finished.complaint, complaint) {
+                assert!(found.contains(part), "{found}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_needs_no_message() {
+        let finished = Finished::unwritable(&std::io::ErrorKind::BrokenPipe.into());
+        assert_eq!(finished, Finished::quietly(141));
+    }
+
+    #[test]
+    fn everything_behind_the_dashes_is_the_command() {
+        let parse = |line: &str| {
+            CommandLine::try_parse_from(std::iter::once("adit").chain(line.split(' '))).map(|line| line.exec)
+        };
+        let args = parse("--timeout 5 --env A=1 --env B= ws -- ls -l -- --json").unwrap();
+        assert_eq!(args.workspace.as_deref(), Some("ws"));
+        assert_eq!(args.argv, ["ls", "-l", "--", "--json"]);
+        assert_eq!((args.timeout, args.json), (Some(5), false));
+        assert_eq!(args.env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]);
+        assert_eq!(parse("-- true").unwrap().workspace, None);
+        for bad in ["ws", "ws true", "ws --", "--json --ndjson ws -- true", "--env A ws -- true"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables_keep_what_stands_behind_the_first_sign() {
+        assert_eq!(parse_variable("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert!(parse_variable("=b").is_err());
+    }
+}

@@ -73,8 +73,8 @@ async fn print(text: &str) -> io::Result<()> {
     stdout.flush().await
 }
 
-const HEADINGS: [&str; 12] = [
-    "INSTANCE", "REGION", "GEN", "TUNNEL", "STATE", "EXECS", "CHANNELS", "WAITING", "GRANT", "AGE", "LIFE",
+const HEADINGS: [&str; 13] = [
+    "INSTANCE", "REGION", "LOGIN", "GEN", "TUNNEL", "STATE", "EXECS", "CHANNELS", "WAITING", "GRANT", "AGE", "LIFE",
     "LAST ERROR",
 ];
 
@@ -111,6 +111,7 @@ fn row(instance: &InstanceSnapshot, tunnel: Option<&TunnelSnapshot>) -> [String;
     [
         instance.instance_id.clone(),
         instance.region.clone(),
+        instance.os_user.clone(),
         instance.generation.to_string(),
         of(|tunnel| tunnel.tunnel_id.to_string()),
         of(|tunnel| tunnel.state.clone()),
@@ -135,3 +136,43 @@ fn seconds(seconds: f64) -> String {
     format!("{seconds:.0}s")
 }
 
+#[cfg(test)]
+mod tests {
+    use adit_actors::tunnel::InstanceSnapshot;
+    use serde_json::json;
+
+    use super::table;
+
+    #[test]
+    fn one_row_a_tunnel_and_one_for_an_instance_without() {
+        let tunnel = json!({
+            "tunnel_id": 1, "state": "ready", "refcount": 2, "channels_in_use": 4, "channel_cap": 10, "age_s": 12.4,
+            "remaining_life_s": 3_587.6, "idle_s": null, "bytes_in": 1, "bytes_out": 2,
+            "open_tunnel_request_id": null, "key_push_request_id": null,
+        });
+        let instance = |id: &str, tunnels: serde_json::Value, last_error: serde_json::Value| {
+            json!({
+                "region": "us-east-2", "instance_id": id, "os_user": "ubuntu", "generation": 1, "waiters": 0,
+                "tunnels": tunnels, "grant": { "state": "live", "age_s": 3.0, "remaining_s": 42.0, "request_id": null },
+                "retry_in_s": null, "last_error": last_error,
+            })
+        };
+        let error =
+            json!({ "code": "grant_denied", "message": "m", "at": "2026-01-02T03:04:05Z" });
+        let instances: Vec<InstanceSnapshot> = serde_json::from_value(json!([
+            instance("i-1", json!([tunnel.clone(), tunnel]), json!(null)),
+            instance("i-2", json!([]), error),
+        ]))
+        .unwrap();
+        let text = table(&instances);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(
+            lines[1].split_whitespace().collect::<Vec<_>>(),
+            ["i-1", "us-east-2", "ubuntu", "1", "1", "ready", "2", "4/10", "0", "live", "(42s)", "12s", "3588s", "-"]
+        );
+        assert!(lines[3].contains("grant_denied at 2026-01-02"), "{}", lines[3]);
+        let column = lines[0].find("STATE").unwrap();
+        assert_eq!(lines[1].find("ready"), Some(column));
+    }
+}

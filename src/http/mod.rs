@@ -26,4 +26,6 @@ pub use routes::{Access, ROUTES, Route};
 pub use server::start;
 
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod test_support;
