@@ -72,8 +72,11 @@ impl Stage {
         let (events, receiver) = mpsc::unbounded_channel();
         let (dropped_sender, dropped) = oneshot::channel();
         let taken = Arc::new(AtomicUsize::new(0));
-        let exec =
-            ScriptedExec { events: receiver, taken: taken.clone(), dropped: Some(dropped_sender) };
+        let exec = ScriptedExec {
+            events: receiver,
+            taken: taken.clone(),
+            dropped: Some(dropped_sender),
+        };
         let exec = Arc::new(Mutex::new(Some(exec)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -93,7 +96,13 @@ impl Stage {
         .unwrap();
         let handle = server.handle();
         actix_web::rt::spawn(server);
-        Self { address, server: handle, events, taken, dropped }
+        Self {
+            address,
+            server: handle,
+            events,
+            taken,
+            dropped,
+        }
     }
 
     fn say(&self, event: ExecEvent) {
@@ -371,7 +380,10 @@ async fn a_client_that_leaves_ends_its_exec_whatever_the_answer_waits_for() {
 #[actix_web::test]
 async fn a_reader_that_takes_nothing_is_cut_off_after_the_end_and_not_before() {
     for form in [STREAM, Form::Json] {
-        let options = HttpOptions { stalled_reader: Duration::from_millis(50), ..HttpOptions::default() };
+        let options = HttpOptions {
+            stalled_reader: Duration::from_millis(50),
+            ..HttpOptions::default()
+        };
         let mut stage = Stage::set(form, options);
         let connection = stage.request().await;
         // More than the buffers of both sockets hold.
