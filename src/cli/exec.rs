@@ -72,11 +72,17 @@ struct Finished {
 
 impl Finished {
     fn quietly(code: u8) -> Self {
-        Self { code, complaint: None }
+        Self {
+            code,
+            complaint: None,
+        }
     }
 
     fn with_complaint(code: u8, complaint: impl Into<String>) -> Self {
-        Self { code, complaint: Some(complaint.into()) }
+        Self {
+            code,
+            complaint: Some(complaint.into()),
+        }
     }
 
     fn failed(complaint: impl Into<String>) -> Self {
@@ -95,10 +101,15 @@ impl Finished {
         match (ending.outcome, ending.exit_code, &ending.signal) {
             // An exit status has eight bits (POSIX, `exit`).
             (Some(Outcome::Exited), Some(code), _) => Self::quietly((code & 0xff) as u8),
-            (Some(Outcome::Signaled), _, Some(signal)) => Self::quietly(BY_SIGNAL.saturating_add(number(signal))),
+            (Some(Outcome::Signaled), _, Some(signal)) => {
+                Self::quietly(BY_SIGNAL.saturating_add(number(signal)))
+            }
             (Some(Outcome::Timeout), ..) => Self::with_complaint(
                 TIMED_OUT,
-                format!("exec_timeout: the command ran longer than {} s and was stopped", ending.timeout_s),
+                format!(
+                    "exec_timeout: the command ran longer than {} s and was stopped",
+                    ending.timeout_s
+                ),
             ),
             _ => match &ending.error {
                 Some(error) => Self::failed(format!("{}: {}", error.code.as_str(), error.message)),
@@ -128,7 +139,11 @@ async fn execute(args: ExecArgs) -> Finished {
         Ok(client) => client,
         Err(complaint) => return Finished::failed(complaint),
     };
-    let Some(workspace) = args.workspace.clone().or_else(|| service_access::variable("ADIT_WORKSPACE")) else {
+    let Some(workspace) = args
+        .workspace
+        .clone()
+        .or_else(|| service_access::variable("ADIT_WORKSPACE"))
+    else {
         return Finished::failed("no workspace: name one, or set ADIT_WORKSPACE");
     };
     let json = args.json;
@@ -146,12 +161,26 @@ async fn execute(args: ExecArgs) -> Finished {
 async fn into_call(args: ExecArgs) -> Result<ExecCall, String> {
     let stdin_b64 = match args.stdin {
         None => None,
-        Some(file) => Some(STANDARD.encode(
-            read_stdin(&file).await.map_err(|error| format!("`{file}` can't be read for --stdin: {error}"))?,
-        )),
+        Some(file) => Some(
+            STANDARD.encode(
+                read_stdin(&file)
+                    .await
+                    .map_err(|error| format!("`{file}` can't be read for --stdin: {error}"))?,
+            ),
+        ),
     };
-    let env: Map<String, Value> = args.env.into_iter().map(|(name, value)| (name, value.into())).collect();
-    Ok(ExecCall { cmd: args.argv, timeout_s: args.timeout, cwd: args.cwd, env, stdin_b64 })
+    let env: Map<String, Value> = args
+        .env
+        .into_iter()
+        .map(|(name, value)| (name, value.into()))
+        .collect();
+    Ok(ExecCall {
+        cmd: args.argv,
+        timeout_s: args.timeout,
+        cwd: args.cwd,
+        env,
+        stdin_b64,
+    })
 }
 
 /// Reads at most one byte more than the service takes: enough for it to say that it is too much.
@@ -161,7 +190,11 @@ async fn read_stdin(file: &str) -> io::Result<Vec<u8>> {
     if file == "-" {
         tokio::io::stdin().take(limit).read_to_end(&mut bytes).await?;
     } else {
-        tokio::fs::File::open(file).await?.take(limit).read_to_end(&mut bytes).await?;
+        tokio::fs::File::open(file)
+            .await?
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .await?;
     }
     Ok(bytes)
 }
@@ -208,7 +241,10 @@ async fn print_stream(client: &ApiClient, workspace: &str, call: &ExecCall, ndjs
                 Frame::Stderr(piece) => write_all(&mut stderr, piece.as_bytes()).await,
                 Frame::Truncated { stream, limit } => {
                     let name = serde_json::to_value(stream).unwrap_or_default();
-                    let note = format!("adit: {} was cut after {limit} bytes\n", name.as_str().unwrap_or("output"));
+                    let note = format!(
+                        "adit: {} was cut after {limit} bytes\n",
+                        name.as_str().unwrap_or("output")
+                    );
                     write_all(&mut stderr, note.as_bytes()).await
                 }
                 Frame::Started { .. } | Frame::Heartbeat | Frame::Exit(_) => Ok(()),
@@ -280,15 +316,29 @@ mod tests {
     }
 
     fn ending(outcome: Outcome) -> Ending {
-        Ending { outcome: Some(outcome), exit_code: None, signal: None, error: None, timeout_s: 30 }
+        Ending {
+            outcome: Some(outcome),
+            exit_code: None,
+            signal: None,
+            error: None,
+            timeout_s: 30,
+        }
     }
 
     #[test]
     fn exit_codes() {
-        let exited = |code| Ending { exit_code: Some(code), ..ending(Outcome::Exited) };
-        let signaled =
-            |name: &str| Ending { signal: Some(name.to_owned()), ..ending(Outcome::Signaled) };
-        let failed = |code: ErrorCode| Ending { error: Some(code.into()), ..ending(Outcome::Failed) };
+        let exited = |code| Ending {
+            exit_code: Some(code),
+            ..ending(Outcome::Exited)
+        };
+        let signaled = |name: &str| Ending {
+            signal: Some(name.to_owned()),
+            ..ending(Outcome::Signaled)
+        };
+        let failed = |code: ErrorCode| Ending {
+            error: Some(code.into()),
+            ..ending(Outcome::Failed)
+        };
         let table = [
             (exited(0), 0, None),
             (exited(7), 7, None),
@@ -326,9 +376,18 @@ mod tests {
         assert_eq!(args.workspace.as_deref(), Some("ws"));
         assert_eq!(args.argv, ["ls", "-l", "--", "--json"]);
         assert_eq!((args.timeout, args.json), (Some(5), false));
-        assert_eq!(args.env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]);
+        assert_eq!(
+            args.env,
+            [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())]
+        );
         assert_eq!(parse("-- true").unwrap().workspace, None);
-        for bad in ["ws", "ws true", "ws --", "--json --ndjson ws -- true", "--env A ws -- true"] {
+        for bad in [
+            "ws",
+            "ws true",
+            "ws --",
+            "--json --ndjson ws -- true",
+            "--env A ws -- true",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

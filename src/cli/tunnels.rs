@@ -46,7 +46,10 @@ pub async fn run(args: TunnelsArgs) -> ExitCode {
 async fn show(args: TunnelsArgs) -> Result<(), String> {
     let client = service_access::client("ADIT_ADMIN_TOKEN", service_access::variable)?;
     loop {
-        let instances = client.tunnels().await.map_err(|error| service_access::one_line(&error))?;
+        let instances = client
+            .tunnels()
+            .await
+            .map_err(|error| service_access::one_line(&error))?;
         let text = match (args.json, args.watch) {
             (true, false) => serde_json::to_string_pretty(&instances).map_err(|error| error.to_string())?,
             (true, true) => serde_json::to_string(&instances).map_err(|error| error.to_string())?,
@@ -74,7 +77,18 @@ async fn print(text: &str) -> io::Result<()> {
 }
 
 const HEADINGS: [&str; 13] = [
-    "INSTANCE", "REGION", "LOGIN", "GEN", "TUNNEL", "STATE", "EXECS", "CHANNELS", "WAITING", "GRANT", "AGE", "LIFE",
+    "INSTANCE",
+    "REGION",
+    "LOGIN",
+    "GEN",
+    "TUNNEL",
+    "STATE",
+    "EXECS",
+    "CHANNELS",
+    "WAITING",
+    "GRANT",
+    "AGE",
+    "LIFE",
     "LAST ERROR",
 ];
 
@@ -95,8 +109,11 @@ fn table(instances: &[InstanceSnapshot]) -> String {
     }
     let mut text = String::new();
     for cells in &rows {
-        let padded: Vec<String> =
-            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         text.push_str(padded.join("  ").trim_end());
         text.push('\n');
     }
@@ -118,13 +135,19 @@ fn row(instance: &InstanceSnapshot, tunnel: Option<&TunnelSnapshot>) -> [String;
         of(|tunnel| tunnel.refcount.to_string()),
         of(|tunnel| format!("{}/{}", tunnel.channels_in_use, tunnel.channel_cap)),
         instance.waiters.to_string(),
-        instance.grant.as_ref().map_or_else(none, |grant| match grant.remaining_s {
-            Some(remaining) => format!("{} ({})", grant.state, seconds(remaining)),
-            None => grant.state.clone(),
-        }),
+        instance
+            .grant
+            .as_ref()
+            .map_or_else(none, |grant| match grant.remaining_s {
+                Some(remaining) => format!("{} ({})", grant.state, seconds(remaining)),
+                None => grant.state.clone(),
+            }),
         of(|tunnel| seconds(tunnel.age_s)),
         of(|tunnel| tunnel.remaining_life_s.map_or_else(none, seconds)),
-        instance.last_error.as_ref().map_or_else(none, |error| format!("{} at {}", error.code.as_str(), error.at)),
+        instance
+            .last_error
+            .as_ref()
+            .map_or_else(none, |error| format!("{} at {}", error.code.as_str(), error.at)),
     ]
 }
 
@@ -157,8 +180,7 @@ mod tests {
                 "retry_in_s": null, "last_error": last_error,
             })
         };
-        let error =
-            json!({ "code": "grant_denied", "message": "m", "at": "2026-01-02T03:04:05Z" });
+        let error = json!({ "code": "grant_denied", "message": "m", "at": "2026-01-02T03:04:05Z" });
         let instances: Vec<InstanceSnapshot> = serde_json::from_value(json!([
             instance("i-1", json!([tunnel.clone(), tunnel]), json!(null)),
             instance("i-2", json!([]), error),
@@ -169,7 +191,22 @@ mod tests {
         assert_eq!(lines.len(), 4);
         assert_eq!(
             lines[1].split_whitespace().collect::<Vec<_>>(),
-            ["i-1", "us-east-2", "ubuntu", "1", "1", "ready", "2", "4/10", "0", "live", "(42s)", "12s", "3588s", "-"]
+            [
+                "i-1",
+                "us-east-2",
+                "ubuntu",
+                "1",
+                "1",
+                "ready",
+                "2",
+                "4/10",
+                "0",
+                "live",
+                "(42s)",
+                "12s",
+                "3588s",
+                "-"
+            ]
         );
         assert!(lines[3].contains("grant_denied at 2026-01-02"), "{}", lines[3]);
         let column = lines[0].find("STATE").unwrap();

@@ -27,7 +27,10 @@ pub struct Line {
 
 impl ExecStream {
     pub(super) fn new(response: Response) -> Self {
-        Self { response, lines: LineBuffer::default() }
+        Self {
+            response,
+            lines: LineBuffer::default(),
+        }
     }
 
     /// The next line, or `None` after the last. An answer whose last line is not [`Frame::Exit`] broke off.
@@ -37,8 +40,9 @@ impl ExecStream {
     pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
         loop {
             if let Some(text) = self.lines.take()? {
-                let frame = serde_json::from_slice(&text)
-                    .map_err(|error| ClientError::Unexpected { problem: error.to_string() })?;
+                let frame = serde_json::from_slice(&text).map_err(|error| ClientError::Unexpected {
+                    problem: error.to_string(),
+                })?;
                 return Ok(Some(Line { text, frame }));
             }
             match self.response.chunk().await.map_err(ClientError::Transport)? {
@@ -59,11 +63,17 @@ struct LineBuffer {
 
 impl LineBuffer {
     fn take(&mut self) -> Result<Option<Bytes>, ClientError> {
-        let end = self.bytes.iter().skip(self.searched).position(|byte| *byte == b'\n');
+        let end = self
+            .bytes
+            .iter()
+            .skip(self.searched)
+            .position(|byte| *byte == b'\n');
         let Some(end) = end else {
             self.searched = self.bytes.len();
             if self.searched > MAX_LINE {
-                return Err(ClientError::Unexpected { problem: "a line of more than 1 MiB".to_owned() });
+                return Err(ClientError::Unexpected {
+                    problem: "a line of more than 1 MiB".to_owned(),
+                });
             }
             return Ok(None);
         };

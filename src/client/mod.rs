@@ -92,7 +92,10 @@ pub struct ExecCall {
 
 impl std::fmt::Debug for ExecCall {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ExecCall").field("words", &self.cmd.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("ExecCall")
+            .field("words", &self.cmd.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,7 +148,10 @@ impl ApiClient {
             // A proxy from the environment can't reach this machine's own loopback.
             builder = builder.no_proxy();
         }
-        Ok(Self { http: builder.build().map_err(ClientError::Setup)?, base: base_url })
+        Ok(Self {
+            http: builder.build().map_err(ClientError::Setup)?,
+            base: base_url,
+        })
     }
 
     /// Runs a command and streams what it prints. Dropping the stream cancels the exec.
@@ -179,8 +185,17 @@ impl ApiClient {
         Ok(read_json::<Listing>(checked(response).await?).await?.data)
     }
 
-    async fn post_exec(&self, workspace: &str, call: &ExecCall, accept: &str) -> Result<Response, ClientError> {
-        let request = self.http.post(self.url(&["workspaces", workspace, "exec"])).header(ACCEPT, accept).json(call);
+    async fn post_exec(
+        &self,
+        workspace: &str,
+        call: &ExecCall,
+        accept: &str,
+    ) -> Result<Response, ClientError> {
+        let request = self
+            .http
+            .post(self.url(&["workspaces", workspace, "exec"]))
+            .header(ACCEPT, accept)
+            .json(call);
         checked(request.send().await.map_err(ClientError::Transport)?).await
     }
 
@@ -196,12 +211,17 @@ impl ApiClient {
 }
 
 fn parse_base(base: &str) -> Option<Url> {
-    Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    Url::parse(base)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
@@ -213,13 +233,17 @@ async fn checked(response: Response) -> Result<Response, ClientError> {
     let body = response.bytes().await.map_err(ClientError::Transport)?;
     match serde_json::from_slice::<ServiceProblem>(&body) {
         Ok(problem) => Err(ClientError::Problem(Box::new(problem))),
-        Err(_) => Err(ClientError::Unexpected { problem: format!("status {status} without a problem of Adit's") }),
+        Err(_) => Err(ClientError::Unexpected {
+            problem: format!("status {status} without a problem of Adit's"),
+        }),
     }
 }
 
 async fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
     let body = response.bytes().await.map_err(ClientError::Transport)?;
-    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { problem: error.to_string() })
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected {
+        problem: error.to_string(),
+    })
 }
 
 #[cfg(test)]
