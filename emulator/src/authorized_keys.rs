@@ -2,7 +2,9 @@
 //!
 //! One file a login name, each line with an `expiry-time` that sshd itself enforces. It must know nothing of who pushed.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use russh::keys::ssh_key;
@@ -47,10 +49,11 @@ pub(crate) async fn write(
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o644)
             .open(&temporary)
             .await?;
         file.write_all(lines.as_bytes()).await?;
+        // Whatever the umask: sshd reads the file as the user who logs in.
+        file.set_permissions(Permissions::from_mode(0o644)).await?;
         file.flush().await?;
         fs::rename(&temporary, &path).await
     };

@@ -8,6 +8,7 @@ pub mod sqlite;
 mod suite;
 mod timestamp;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_actors::audit::AuditStore;
@@ -45,6 +46,12 @@ pub enum ConnectError {
     /// The URL names no store that Adit has. The URL itself may hold a password and is not quoted.
     #[error("the store's url is not valid: {0}")]
     Url(&'static str),
+    /// The database's file is not there.
+    #[error("there is no store at `{path}`; run `adit migrate` first")]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// The database could not be opened.
     #[error("the store could not be opened")]
     Open(#[source] Source),
@@ -96,7 +103,7 @@ pub async fn migrate(url: &str) -> Result<usize, ConnectError> {
     sqlite::migrate(&sqlite_path(url)?).await
 }
 
-fn sqlite_path(url: &str) -> Result<std::path::PathBuf, ConnectError> {
+fn sqlite_path(url: &str) -> Result<PathBuf, ConnectError> {
     let Some(path) = url.strip_prefix("sqlite://") else {
         return Err(ConnectError::Url("it must begin with `sqlite://`"));
     };

@@ -54,6 +54,11 @@ impl SqliteStore {
     /// # Errors
     /// [`ConnectError`].
     pub async fn open(path: &Path, defaults: TargetDefaults) -> Result<Self, ConnectError> {
+        if !path.exists() {
+            return Err(ConnectError::Missing {
+                path: path.to_owned(),
+            });
+        }
         let options = connect_options(path);
         let writer = pool(1).connect_with(options.clone()).await.map_err(open_error)?;
         check_migrations(&writer).await?;

@@ -86,7 +86,10 @@ async fn migrations_are_applied_once_and_missed_by_name() {
     let path = directory.path().join("adit.db");
     let url = format!("sqlite://{}", path.display());
     let refused = connect(&url, defaults()).await.err().unwrap();
-    assert!(matches!(refused, ConnectError::Open(_)), "no file: {refused:?}");
+    assert!(
+        matches!(refused, ConnectError::Missing { .. }),
+        "no file: {refused:?}"
+    );
 
     let empty = pool(1)
         .connect_with(connect_options(&path).create_if_missing(true))

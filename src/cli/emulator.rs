@@ -1,0 +1,171 @@
+//! `adit emulator`: the stand-in for AWS and an instance, alone.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend, Settings};
+
+use super::failure::CliError;
+use super::{logging, signals};
+use crate::settings::Log;
+
+/// Run the emulator of EC2 Instance Connect alone.
+///
+/// It accepts requests signed with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if set), which
+/// must be in its environment. Without --instance it has one instance, i-0123456789abcdef0, that runs commands on
+/// this machine as you. With --instance it leads to sshds that run elsewhere and read
+/// `AuthorizedKeysFile DIR/%u`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  adit emulator --listen 127.0.0.1:4566
+  adit emulator --instance i-0fedcba9876543210=127.0.0.1:2222 --authorized-keys-dir /run/keys
+  aws ec2-instance-connect send-ssh-public-key --endpoint-url http://127.0.0.1:4566 \\
+      --instance-id i-0123456789abcdef0 --instance-os-user me --ssh-public-key file://key.pub")]
+pub(super) struct Args {
+    /// Loopback address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4566")]
+    listen: SocketAddr,
+    /// AWS region that signatures must name.
+    #[arg(long, value_name = "NAME", default_value = "us-east-2")]
+    region: String,
+    /// An instance and the sshd behind it; may be repeated.
+    #[arg(long = "instance", value_name = "ID=HOST:PORT", value_parser = external, requires = "authorized_keys_dir")]
+    instances: Vec<External>,
+    /// Directory that pushed keys are written to, a file for each login name; it must exist.
+    #[arg(long, value_name = "DIR", requires = "instances")]
+    authorized_keys_dir: Option<PathBuf>,
+    /// Tunnels open at once; AWS allows 20 an endpoint.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    max_connections: usize,
+}
+
+/// An instance by its id, and where its sshd is.
+#[derive(Clone, Debug)]
+struct External {
+    id: String,
+    host_and_port: String,
+}
+
+fn external(text: &str) -> Result<External, &'static str> {
+    let (id, host_and_port) = text.split_once('=').ok_or("it must have the form ID=HOST:PORT")?;
+    let is_id = id.strip_prefix("i-").is_some_and(|digits| {
+        (8..=30).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    });
+    if !is_id {
+        return Err("an instance id is `i-` and 8 to 30 hexadecimal digits");
+    }
+    let port = host_and_port
+        .rsplit_once(':')
+        .map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(1..))) {
+        return Err("it must have the form ID=HOST:PORT");
+    }
+    Ok(External {
+        id: id.to_owned(),
+        host_and_port: host_and_port.to_owned(),
+    })
+}
+
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    logging::start(&Log::default())?;
+    let mut settings = Settings::new(credentials()?);
+    settings.listen = args.listen;
+    settings.region = args.region;
+    settings.max_connections = args.max_connections;
+    if let Some(directory) = args.authorized_keys_dir {
+        if !directory.is_dir() {
+            return Err(CliError::Usage(format!(
+                "`{}` is not a directory",
+                directory.display()
+            )));
+        }
+        settings.instances.clear();
+        for (number, external) in (10_u8..=254).zip(args.instances) {
+            settings
+                .instances
+                .push(instance(number, external, directory.clone()).await?);
+        }
+    }
+    let stop = signals::stop_requested()?;
+    let instances = settings.instances.clone();
+    let endpoint_id = settings.endpoint_id.clone();
+    let emulator = Emulator::start(settings).await?;
+    println!("key push:    {}", emulator.http_url());
+    println!("open tunnel: {}", emulator.tunnel_url());
+    println!("endpoint:    {endpoint_id}");
+    for instance in instances {
+        println!(
+            "instance:    {} at {}, {}",
+            instance.id,
+            instance.private_ip_address,
+            place(&instance.backend)
+        );
+    }
+    stop.await;
+    emulator.stop().await;
+    Ok(())
+}
+
+fn place(backend: &InstanceBackend) -> String {
+    match backend {
+        InstanceBackend::InProcess { .. } => "running commands on this machine as you".to_owned(),
+        InstanceBackend::External { address, .. } => format!("which is the sshd on {address}"),
+    }
+}
+
+async fn instance(number: u8, external: External, directory: PathBuf) -> Result<Instance, CliError> {
+    let unknown = |detail: String| CliError::Usage(format!("`{}`: {detail}", external.host_and_port));
+    let address = tokio::net::lookup_host(&external.host_and_port)
+        .await
+        .map_err(|error| unknown(error.to_string()))?
+        .next()
+        .ok_or_else(|| unknown("the name has no address".to_owned()))?;
+    Ok(Instance {
+        id: external.id,
+        private_ip_address: format!("10.0.0.{number}"),
+        backend: InstanceBackend::External {
+            address,
+            authorized_keys_dir: directory,
+        },
+        ..Instance::default()
+    })
+}
+
+fn credentials() -> Result<Credentials, CliError> {
+    let given = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| {
+                CliError::Usage(format!(
+                    "the emulator needs credentials to accept: `{name}` is not set; any value will do"
+                ))
+            })
+    };
+    let mut credentials = Credentials::new(given("AWS_ACCESS_KEY_ID")?, given("AWS_SECRET_ACCESS_KEY")?);
+    credentials.session_token = given("AWS_SESSION_TOKEN").ok();
+    Ok(credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::external;
+
+    #[test]
+    fn instances_are_id_and_address() {
+        for (text, is_allowed) in [
+            ("i-0123456789abcdef0=127.0.0.1:22", true),
+            ("i-01234567=localhost:2222", true),
+            ("i-01234567=[::1]:2222", true),
+            ("i-0123456=localhost:2222", false),
+            ("j-01234567=localhost:2222", false),
+            ("i-0123456g=localhost:2222", false),
+            ("i-01234567=localhost", false),
+            ("i-01234567=localhost:0", false),
+            ("i-01234567", false),
+        ] {
+            assert_eq!(external(text).is_ok(), is_allowed, "{text}");
+        }
+    }
+}

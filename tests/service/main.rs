@@ -1,0 +1,50 @@
+//! The whole service, from a request to its row, over the emulator's own instance and over a real OpenSSH server.
+//!
+//! A test is a function of a running [`TestApp`](support::TestApp); [`over_every_instance`] makes it one test for each
+//! kind of instance, and ends the service afterwards, which checks that nothing has leaked.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test's helpers fail it by panicking; clippy.toml reaches only the test functions themselves"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Makes a test of each function for each kind of instance. The functions take `&TestApp`.
+macro_rules! over_every_instance {
+    ($($name:ident),+ $(,)?) => {
+        over_every_instance!(@in_process, InProcess: $($name),+);
+        over_every_instance!(@openssh_bash, OpenSshBash: $($name),+);
+        over_every_instance!(@openssh_dash, OpenSshDash: $($name),+);
+    };
+    (@$kind:ident, $backend:ident: $($name:ident),+) => {
+        mod $kind {
+            use crate::support::{Backend, TestApp};
+
+            $(
+                #[actix_rt::test]
+                async fn $name() {
+                    let app = TestApp::start(Backend::$backend).await;
+                    super::$name(&app).await;
+                    app.finish().await;
+                }
+            )+
+        }
+    };
+}
+
+mod access;
+mod argv;
+mod audit;
+mod bodies;
+mod grants;
+mod outcomes;
+mod output;
+mod requests;
+mod sharing;
+mod stopping;

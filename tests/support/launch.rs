@@ -1,0 +1,51 @@
+//! The service itself: started on this thread, stopped as a signal would stop it.
+
+use std::net::SocketAddr;
+
+use adit::application::{Application, RunError};
+use adit::settings::Settings;
+use adit_emulator::Credentials;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A service that runs.
+pub(crate) struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), RunError>>,
+}
+
+/// Builds and starts the service.
+pub(crate) async fn start(settings: Settings, credentials: &Credentials) -> Running {
+    let credentials = aws_credential_types::Credentials::new(
+        &credentials.access_key_id,
+        &credentials.secret_access_key,
+        credentials.session_token.clone(),
+        None,
+        "tests",
+    );
+    let application = Application::build(settings, Some(credentials)).await.unwrap();
+    let address = application.address();
+    let (stop, stopped) = oneshot::channel();
+    let run = application.run(async {
+        stopped.await.ok(); // a test that fails drops the sender, which means the same
+    });
+    Running {
+        address,
+        stop,
+        ended: actix_rt::spawn(run),
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it in order, and fails when it could not write all that it had to.
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).expect("the service has not ended by itself");
+        self.ended.await.unwrap().unwrap();
+    }
+}

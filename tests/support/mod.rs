@@ -1,0 +1,13 @@
+//! What whole-service tests stand on: the service in this process, a real sshd, and eyes for what they leave behind.
+
+pub(crate) mod api;
+pub(crate) mod app;
+mod launch;
+pub(crate) mod logs;
+pub(crate) mod processes;
+pub(crate) mod rows;
+mod seed;
+mod sshd;
+pub(crate) mod wait;
+
+pub(crate) use app::{Backend, TestApp};

@@ -1,0 +1,105 @@
+//! What the store holds before a test: two orgs, workspaces of every tier, tokens live and revoked.
+
+use std::net::IpAddr;
+
+use adit::store::{NewToken, NewWorkspace, Store, TokenScope};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Instance behind every workspace but those that have none.
+pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
+
+/// Its private address.
+pub(crate) const ADDRESS: &str = "10.0.0.10";
+
+/// A workspace and a token that opens it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seeded {
+    pub(crate) id: Uuid,
+    pub(crate) token: String,
+}
+
+/// All that tests name.
+#[derive(Clone, Debug)]
+pub(crate) struct Seed {
+    /// By tier, 1 to 4; the first is the root of its org.
+    pub(crate) tiers: [Seeded; 4],
+    /// Of tier 4, without an instance.
+    pub(crate) without_instance: Seeded,
+    /// Of tier 4, in another org.
+    pub(crate) other_org: Seeded,
+    /// Opens every workspace of the first org.
+    pub(crate) org_token: String,
+    /// Opened the workspace of tier 4 until it was revoked.
+    pub(crate) revoked_token: String,
+}
+
+impl Seed {
+    /// The workspace that most tests use: of tier 4, with an instance.
+    pub(crate) fn workspace(&self) -> &Seeded {
+        &self.tiers[3]
+    }
+
+    /// Writes it all.
+    pub(crate) async fn write(store: &dyn Store, os_user: &str) -> Self {
+        let (org, other_org) = (Uuid::new_v4(), Uuid::new_v4());
+        let add = async |id: Uuid, org: Uuid, tier: i32, instance_id: Option<&str>| {
+            store
+                .add_workspace(&workspace(id, org, tier, instance_id, os_user))
+                .await
+                .unwrap();
+            Seeded {
+                id,
+                token: issue(store, TokenScope::Workspace(id)).await.1,
+            }
+        };
+        let tiers = [
+            add(org, org, 1, Some(INSTANCE)).await,
+            add(Uuid::new_v4(), org, 2, Some(INSTANCE)).await,
+            add(Uuid::new_v4(), org, 3, Some(INSTANCE)).await,
+            add(Uuid::new_v4(), org, 4, Some(INSTANCE)).await,
+        ];
+        let (revoked, revoked_token) = issue(store, TokenScope::Workspace(tiers[3].id)).await;
+        assert!(store.revoke_token(revoked).await.unwrap());
+        Self {
+            without_instance: add(Uuid::new_v4(), org, 4, None).await,
+            other_org: add(other_org, other_org, 4, Some(INSTANCE)).await,
+            org_token: issue(store, TokenScope::Org(Some(org))).await.1,
+            tiers,
+            revoked_token,
+        }
+    }
+}
+
+fn workspace(id: Uuid, org: Uuid, tier: i32, instance_id: Option<&str>, os_user: &str) -> NewWorkspace {
+    NewWorkspace {
+        id,
+        name: format!("tier {tier}"),
+        org_id: Some(org),
+        tier,
+        instance_id: instance_id.map(str::to_owned),
+        region: None,
+        os_user: Some(os_user.to_owned()),
+        address: Some(ADDRESS.parse::<IpAddr>().unwrap()),
+        endpoint_id: None,
+        endpoint_dns_name: None,
+    }
+}
+
+async fn issue(store: &dyn Store, scope: TokenScope) -> (Uuid, String) {
+    let token = format!(
+        "{}{}",
+        Uuid::new_v4().simple(),
+        &Uuid::new_v4().simple().to_string()[..11]
+    );
+    let id = Uuid::new_v4();
+    let record = NewToken {
+        id,
+        scope,
+        hash: Sha256::digest(token.as_bytes()).into(),
+        prefix: token[..8].to_owned(),
+        name: matches!(scope, TokenScope::Org(_)).then(|| "tests".to_owned()),
+    };
+    store.add_token(&record).await.unwrap();
+    (id, token)
+}
