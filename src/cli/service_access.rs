@@ -22,8 +22,10 @@ pub(super) fn client(
     token_variable: &str,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<ApiClient, String> {
-    let url = variable("ADIT_URL").ok_or("ADIT_URL is not set: the service's URL, as in http://127.0.0.1:8080")?;
-    let token = variable(token_variable).ok_or_else(|| format!("{token_variable} is not set: the token to use"))?;
+    let url =
+        variable("ADIT_URL").ok_or("ADIT_URL is not set: the service's URL, as in http://127.0.0.1:8080")?;
+    let token =
+        variable(token_variable).ok_or_else(|| format!("{token_variable} is not set: the token to use"))?;
     let org_id = variable("ADIT_ORG_ID");
     ApiClient::new(&url, &SecretString::from(token), org_id.as_deref()).map_err(|error| one_line(&error))
 }

@@ -87,7 +87,10 @@ impl MessageBody for LoggedBody {
         self.body.size()
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_next(context);
         if let Poll::Ready(None) = &polled {
             self.line.finished = true;
@@ -110,7 +113,10 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Named { workspace_id, exec_id } = self.subject.0.get();
+        let Named {
+            workspace_id,
+            exec_id,
+        } = self.subject.0.get();
         tracing::info!(
             http.method = %self.method,
             http.route = self.route.as_deref(),

@@ -24,8 +24,15 @@ pub(crate) async fn show_tunnels(request: HttpRequest, state: Data<HttpState>) -
     if let Err(problem) = admit(&state, request.headers()).await {
         return problem.into_response();
     }
-    let found = state.engine.tunnels_of(request.match_info().query("instance_id")).await;
-    if found.is_empty() { respond::not_found() } else { respond::json(&json!({ "data": found })) }
+    let found = state
+        .engine
+        .tunnels_of(request.match_info().query("instance_id"))
+        .await;
+    if found.is_empty() {
+        respond::not_found()
+    } else {
+        respond::json(&json!({ "data": found }))
+    }
 }
 
 /// Lets in admin tokens only. A tenant's token is told apart from none at all, so that its owner sees the mistake.
@@ -41,7 +48,10 @@ async fn admit(state: &HttpState, headers: &HeaderMap) -> Result<(), Problem> {
         Ok(Authorization::UnknownToken) => Err(Problem::new(ProblemCode::Unauthenticated)),
         Err(error) => {
             // It is no admin token; which kind of refusal it gets is not worth an outage's 503.
-            tracing::warn!(error = &error as &dyn std::error::Error, "a refused admin token could not be looked up");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a refused admin token could not be looked up"
+            );
             Err(Problem::new(ProblemCode::Unauthenticated))
         }
     }

@@ -22,7 +22,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
     }
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     let token = token.trim_matches(' ');
-    let well_formed = (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let well_formed =
+        (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
     (scheme.eq_ignore_ascii_case("bearer") && well_formed).then(|| hash(token))
 }
 
@@ -79,8 +80,18 @@ mod tests {
 
     #[test]
     fn any_admin_token_opens_and_nothing_else_does() {
-        let tokens = [SecretString::from("old"), SecretString::from("new"), SecretString::from("")];
-        for (token, admin) in [("old", true), ("new", true), ("other", false), ("", false), ("ol", false)] {
+        let tokens = [
+            SecretString::from("old"),
+            SecretString::from("new"),
+            SecretString::from(""),
+        ];
+        for (token, admin) in [
+            ("old", true),
+            ("new", true),
+            ("other", false),
+            ("", false),
+            ("ol", false),
+        ] {
             assert_eq!(is_admin(&hash(token), &tokens), admin, "{token:?}");
         }
         assert!(!is_admin(&hash("old"), &[]));

@@ -121,7 +121,11 @@ mod tests {
             (None, seconds(10), false, Some(ErrorCode::AuditUnavailable)),
             (None, None, true, Some(ErrorCode::ShuttingDown)),
         ] {
-            let readiness = Readiness { store_failing_for: store, audit_failing_for: audit, shutting_down };
+            let readiness = Readiness {
+                store_failing_for: store,
+                audit_failing_for: audit,
+                shutting_down,
+            };
             assert_eq!(readiness.refusal(), refusal, "{readiness:?}");
         }
     }

@@ -16,7 +16,15 @@ mod tests {
 
     #[test]
     fn only_tiers_three_and_four_pass() {
-        for (tier, allowed) in [(-1, false), (0, false), (1, false), (2, false), (3, true), (4, true), (5, false)] {
+        for (tier, allowed) in [
+            (-1, false),
+            (0, false),
+            (1, false),
+            (2, false),
+            (3, true),
+            (4, true),
+            (5, false),
+        ] {
             let workspace = crate::store::Workspace { tier, ..workspace() };
             assert_eq!(may_exec_on_host(&workspace), allowed, "tier {tier}");
         }

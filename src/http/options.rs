@@ -92,12 +92,20 @@ impl HttpState {
     /// Puts the parts together; all clones share one memory of the store's health.
     #[must_use]
     pub fn new(engine: Engine, store: Arc<dyn Store>, options: HttpOptions) -> Self {
-        Self { engine, store, options: Arc::new(options), store_failing_since: Arc::default() }
+        Self {
+            engine,
+            store,
+            options: Arc::new(options),
+            store_failing_since: Arc::default(),
+        }
     }
 }
 
 impl std::fmt::Debug for HttpState {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("HttpState").field("options", &self.options).finish_non_exhaustive()
+        formatter
+            .debug_struct("HttpState")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -10,10 +10,22 @@ const MAX_HOPS: usize = 32;
 
 /// The address that an audit row names. `X-Forwarded-For` is read from its end, where the nearest proxy wrote, for as
 /// long as the writer is trusted; the first address that is not a trusted proxy's is the caller.
-pub(crate) fn remote_addr(peer: Option<SocketAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+pub(crate) fn remote_addr(
+    peer: Option<SocketAddr>,
+    headers: &HeaderMap,
+    trusted: &[IpNet],
+) -> Option<IpAddr> {
     let mut nearest = peer?.ip().to_canonical();
-    let values: Vec<&str> = headers.get_all(X_FORWARDED_FOR).filter_map(|value| value.to_str().ok()).collect();
-    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')).take(MAX_HOPS) {
+    let values: Vec<&str> = headers
+        .get_all(X_FORWARDED_FOR)
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    for hop in values
+        .iter()
+        .rev()
+        .flat_map(|value| value.rsplit(','))
+        .take(MAX_HOPS)
+    {
         if !trusted.iter().any(|network| network.contains(&nearest)) {
             break;
         }
@@ -27,7 +39,9 @@ pub(crate) fn remote_addr(peer: Option<SocketAddr>, headers: &HeaderMap, trusted
 
 /// Some proxies write the port too.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
-    hop.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    hop.parse()
+        .ok()
+        .or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, HttpResponseBuilder};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use adit_actors::exec::ErrorCode;
 use serde_json::{Map, Value};
 
@@ -75,7 +75,9 @@ impl ProblemCode {
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
-            Self::InvalidRequest | Self::CmdTooLong | Self::Exec(ErrorCode::CwdNotFound) => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest | Self::CmdTooLong | Self::Exec(ErrorCode::CwdNotFound) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::TierForbidden | Self::NotAdmin => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -158,7 +160,12 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(code: impl Into<ProblemCode>) -> Self {
-        Self { code: code.into(), detail: None, retry_after: None, members: Map::new() }
+        Self {
+            code: code.into(),
+            detail: None,
+            retry_after: None,
+            members: Map::new(),
+        }
     }
 
     /// An `invalid_request` that says what is wrong with which field.
@@ -192,7 +199,11 @@ impl Problem {
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
         let default = self.code.default_retry_after()?;
         let wait = self.retry_after.unwrap_or(default);
-        Some(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1))
+        Some(
+            u64::try_from(wait.as_millis().div_ceil(1_000))
+                .unwrap_or(u64::MAX)
+                .max(1),
+        )
     }
 
     /// Head and body. `type` is `about:blank`, so `title` is the status's own phrase (RFC 9457 section 4.2.1); `code`
@@ -200,7 +211,8 @@ impl Problem {
     pub(crate) fn into_parts(self) -> (HttpResponseBuilder, Vec<u8>) {
         let status = self.code.status();
         let mut head = HttpResponse::build(status);
-        head.content_type(PROBLEM_JSON).insert_header((CACHE_CONTROL, NO_STORE));
+        head.content_type(PROBLEM_JSON)
+            .insert_header((CACHE_CONTROL, NO_STORE));
         if let Some(seconds) = self.retry_after_s() {
             head.insert_header((RETRY_AFTER, seconds.to_string()));
         }
@@ -213,7 +225,12 @@ impl Problem {
         body.insert("title".to_owned(), status.canonical_reason().into());
         body.insert("status".to_owned(), status.as_u16().into());
         body.insert("code".to_owned(), self.code.as_str().into());
-        body.insert("detail".to_owned(), self.detail.unwrap_or_else(|| self.code.detail().to_owned()).into());
+        body.insert(
+            "detail".to_owned(),
+            self.detail
+                .unwrap_or_else(|| self.code.detail().to_owned())
+                .into(),
+        );
         (head, Value::Object(body).to_string().into_bytes())
     }
 
@@ -255,7 +272,14 @@ mod tests {
         (429, &["too_many_execs"]),
         (
             502,
-            &["grant_denied", "instance_not_found", "no_endpoint", "login_refused", "host_key_changed", "tunnel_lost"],
+            &[
+                "grant_denied",
+                "instance_not_found",
+                "no_endpoint",
+                "login_refused",
+                "host_key_changed",
+                "tunnel_lost",
+            ],
         ),
         (
             503,
@@ -281,7 +305,10 @@ mod tests {
         let mut seen = HashSet::new();
         for (status, codes) in OF_EXECS {
             for text in codes {
-                let code = ErrorCode::ALL.into_iter().find(|code| code.as_str() == *text).expect(text);
+                let code = ErrorCode::ALL
+                    .into_iter()
+                    .find(|code| code.as_str() == *text)
+                    .expect(text);
                 assert_eq!(ProblemCode::from(code).status().as_u16(), status, "{text}");
                 seen.insert(code);
             }
@@ -298,7 +325,12 @@ mod tests {
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
             );
             let (mut head, _) = problem.into_parts();
-            assert_eq!(head.finish().headers().contains_key("retry-after"), expected, "{}", code.as_str());
+            assert_eq!(
+                head.finish().headers().contains_key("retry-after"),
+                expected,
+                "{}",
+                code.as_str()
+            );
         }
     }
 

@@ -8,7 +8,9 @@ use super::problem::{NO_STORE, Problem, ProblemCode};
 
 /// 200 with a JSON body.
 pub(crate) fn json(body: &impl Serialize) -> HttpResponse {
-    HttpResponse::Ok().insert_header((CACHE_CONTROL, NO_STORE)).json(body)
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, NO_STORE))
+        .json(body)
 }
 
 /// The one 404: whatever is not there, and whatever this caller may not know of.

@@ -57,15 +57,30 @@ pub const ROUTES: [Route; 5] = [
         access: Access::Tenant,
         handler: Handler::CreateExec,
     },
-    Route { method: "GET", path: "/admin/tunnels", access: Access::Admin, handler: Handler::ListTunnels },
+    Route {
+        method: "GET",
+        path: "/admin/tunnels",
+        access: Access::Admin,
+        handler: Handler::ListTunnels,
+    },
     Route {
         method: "GET",
         path: "/admin/tunnels/{instance_id}",
         access: Access::Admin,
         handler: Handler::ShowTunnels,
     },
-    Route { method: "GET", path: "/healthz", access: Access::Anyone, handler: Handler::Alive },
-    Route { method: "GET", path: "/readyz", access: Access::Anyone, handler: Handler::Ready },
+    Route {
+        method: "GET",
+        path: "/healthz",
+        access: Access::Anyone,
+        handler: Handler::Alive,
+    },
+    Route {
+        method: "GET",
+        path: "/readyz",
+        access: Access::Anyone,
+        handler: Handler::Ready,
+    },
 ];
 
 /// Registers the routes of a surface. Each method of a path that has no route falls through to the 404 as well: a 405

@@ -31,7 +31,9 @@ const UNTAKEN_DATA: Duration = Duration::from_secs(200);
 /// When the socket can't be used by the runtime.
 pub fn start(listener: TcpListener, state: HttpState, surface: Surface) -> io::Result<Server> {
     let options = state.options.clone();
-    listen(listener, &options, move |config| routes::configure(config, state.clone(), surface))
+    listen(listener, &options, move |config| {
+        routes::configure(config, state.clone(), surface)
+    })
 }
 
 /// Serves whatever `configure` registers, with the connection rules of this service.

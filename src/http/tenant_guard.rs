@@ -11,7 +11,10 @@ pub(crate) fn admits(options: &HttpOptions, headers: &HeaderMap) -> bool {
         return true;
     };
     let mut named = headers.get_all(&options.org_header);
-    let org = named.next().and_then(|value| value.to_str().ok()).and_then(|text| Uuid::try_parse(text.trim()).ok());
+    let org = named
+        .next()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| Uuid::try_parse(text.trim()).ok());
     // Two headers could be read one way by a proxy and another way here.
     org == Some(tenant) && named.next().is_none()
 }
@@ -43,7 +46,10 @@ mod tests {
         for (values, passes) in table {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(HeaderName::from_static("x-org"), HeaderValue::from_str(value).unwrap());
+                headers.append(
+                    HeaderName::from_static("x-org"),
+                    HeaderValue::from_str(value).unwrap(),
+                );
             }
             assert_eq!(admits(&guarded, &headers), passes, "{values:?}");
             assert!(admits(&HttpOptions::default(), &headers));

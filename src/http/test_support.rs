@@ -18,7 +18,10 @@ pub(crate) fn workspace() -> Workspace {
         tier: 3,
         status: "online".to_owned(),
         target: Some(InstanceTarget {
-            instance: InstanceKey { region: "us-east-2".to_owned(), instance_id: "i-0123456789abcdef0".to_owned() },
+            instance: InstanceKey {
+                region: "us-east-2".to_owned(),
+                instance_id: "i-0123456789abcdef0".to_owned(),
+            },
             os_user: "ec2-user".to_owned(),
             availability_zone: None,
             address: None,
@@ -47,11 +50,17 @@ pub(crate) fn ended(outcome: Outcome, ended_by: EndedBy, ran: Ran) -> Exec {
         kill: None,
         tunnel: Some(TunnelTemperature::Warm),
         timing_ms: Timing::default(),
-        audit: AuditReceipt { id: exec_id, committed: true },
+        audit: AuditReceipt {
+            id: exec_id,
+            committed: true,
+        },
     }
 }
 
 /// An exec whose program exited.
 pub(crate) fn exited(code: u32) -> Exec {
-    Exec { exit_code: Some(code), ..ended(Outcome::Exited, EndedBy::Exit, Ran::Yes) }
+    Exec {
+        exit_code: Some(code),
+        ..ended(Outcome::Exited, EndedBy::Exit, Ran::Yes)
+    }
 }

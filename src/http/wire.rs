@@ -86,7 +86,9 @@ mod base64_text {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
+        STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(de::Error::custom)
     }
 }
 
@@ -106,19 +108,35 @@ mod tests {
         exit_json["type"] = json!("exit");
         let table = [
             (
-                Frame::Started { exec_id: Uuid::nil(), timeout_s: 30 },
+                Frame::Started {
+                    exec_id: Uuid::nil(),
+                    timeout_s: 30,
+                },
                 json!({ "type": "started", "exec_id": Uuid::nil(), "timeout_s": 30 }),
             ),
             (
-                Frame::output(OutputStream::Stdout, Piece::Text { data: "h\u{e9}\n".into() }),
+                Frame::output(
+                    OutputStream::Stdout,
+                    Piece::Text {
+                        data: "h\u{e9}\n".into(),
+                    },
+                ),
                 json!({ "type": "stdout", "data": "h\u{e9}\n" }),
             ),
             (
-                Frame::output(OutputStream::Stderr, Piece::Bytes { data_b64: vec![0xff, 0xfe] }),
+                Frame::output(
+                    OutputStream::Stderr,
+                    Piece::Bytes {
+                        data_b64: vec![0xff, 0xfe],
+                    },
+                ),
                 json!({ "type": "stderr", "data_b64": "//4=" }),
             ),
             (
-                Frame::Truncated { stream: OutputStream::Stdout, limit: 1_048_576 },
+                Frame::Truncated {
+                    stream: OutputStream::Stdout,
+                    limit: 1_048_576,
+                },
                 json!({ "type": "truncated", "stream": "stdout", "limit": 1_048_576 }),
             ),
             (Frame::Heartbeat, json!({ "type": "heartbeat" })),

@@ -2,8 +2,8 @@
 //! only what the caller may know by then, and nothing of a body is looked at for a caller who may not know that the
 //! workspace exists.
 
-use actix_web::web::Payload;
 use actix_web::HttpRequest;
+use actix_web::web::Payload;
 use adit_actors::engine::{AdmissionScope, Permit, TooManyExecs};
 use adit_actors::exec::{Caller, ErrorCode, ExecSpec};
 use adit_actors::instance::InstanceTarget;
@@ -30,7 +30,11 @@ pub(crate) struct Admitted {
 }
 
 /// Checks in order: tenant guard, token, workspace, tier, instance, media type, body, limits.
-pub(crate) async fn admit(request: &HttpRequest, payload: Payload, state: &HttpState) -> Result<Admitted, Problem> {
+pub(crate) async fn admit(
+    request: &HttpRequest,
+    payload: Payload,
+    state: &HttpState,
+) -> Result<Admitted, Problem> {
     let options = &state.options;
     let headers = request.headers();
     if !tenant_guard::admits(options, headers) {
@@ -52,7 +56,11 @@ pub(crate) async fn admit(request: &HttpRequest, payload: Payload, state: &HttpS
         remote_addr: peer::remote_addr(request.peer_addr(), headers, &options.trusted_proxies),
         request_id: RequestIds::read(headers).request_id().map(str::to_owned),
     };
-    Ok(Admitted { spec, permit, announce: body.announce })
+    Ok(Admitted {
+        spec,
+        permit,
+        announce: body.announce,
+    })
 }
 
 /// A caller and the workspace that it may open.
@@ -67,14 +75,27 @@ async fn identify(request: &HttpRequest, state: &HttpState) -> Result<Known, Pro
         return Err(Problem::new(ProblemCode::Unauthenticated));
     };
     let workspace_id = workspace_id(request.match_info().query("workspace_id"));
-    match state.store.authorize(token, workspace_id, state.options.tenant_org).await {
+    match state
+        .store
+        .authorize(token, workspace_id, state.options.tenant_org)
+        .await
+    {
         Ok(Authorization::UnknownToken) => Err(Problem::new(ProblemCode::Unauthenticated)),
         Ok(Authorization::Known { workspace: None, .. }) => Err(Problem::new(ProblemCode::NotFound)),
-        Ok(Authorization::Known { caller, org_id, workspace: Some(workspace) }) => {
-            Ok(Known { caller, org_id, workspace })
-        }
+        Ok(Authorization::Known {
+            caller,
+            org_id,
+            workspace: Some(workspace),
+        }) => Ok(Known {
+            caller,
+            org_id,
+            workspace,
+        }),
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a token could not be looked up");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a token could not be looked up"
+            );
             Err(Problem::new(ErrorCode::AuditUnavailable))
         }
     }
@@ -82,7 +103,9 @@ async fn identify(request: &HttpRequest, state: &HttpState) -> Result<Known, Pro
 
 /// The hyphenated form only: one workspace, one path.
 fn workspace_id(text: &str) -> Option<Uuid> {
-    (text.len() == uuid::fmt::Hyphenated::LENGTH).then(|| Uuid::try_parse(text).ok()).flatten()
+    (text.len() == uuid::fmt::Hyphenated::LENGTH)
+        .then(|| Uuid::try_parse(text).ok())
+        .flatten()
 }
 
 /// Tier, then instance. A workspace whose agent is `failed`, `degraded` or `offline` stays reachable: that is when one
@@ -104,12 +127,15 @@ fn check_limits(state: &HttpState, known: &Known) -> Result<Permit, Problem> {
     if state.engine.is_shutting_down() {
         return Err(Problem::new(ErrorCode::ShuttingDown));
     }
-    state.engine.admit(known.caller.id, known.org_id).map_err(|TooManyExecs { scope }| {
-        Problem::new(match scope {
-            AdmissionScope::Token | AdmissionScope::Org => ErrorCode::TooManyExecs,
-            AdmissionScope::Process => ErrorCode::InstanceBusy,
+    state
+        .engine
+        .admit(known.caller.id, known.org_id)
+        .map_err(|TooManyExecs { scope }| {
+            Problem::new(match scope {
+                AdmissionScope::Token | AdmissionScope::Org => ErrorCode::TooManyExecs,
+                AdmissionScope::Process => ErrorCode::InstanceBusy,
+            })
         })
-    })
 }
 
 #[cfg(test)]
@@ -135,8 +161,15 @@ mod tests {
             (4, target, "some new status", None),
         ];
         for (tier, target, status, refusal) in table {
-            let workspace = Workspace { tier, target, status: status.to_owned(), ..workspace() };
-            let refused = check_workspace(&workspace).err().map(|problem| problem.code().as_str());
+            let workspace = Workspace {
+                tier,
+                target,
+                status: status.to_owned(),
+                ..workspace()
+            };
+            let refused = check_workspace(&workspace)
+                .err()
+                .map(|problem| problem.code().as_str());
             assert_eq!(refused, refusal, "tier {tier}, {status}");
         }
     }

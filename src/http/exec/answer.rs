@@ -71,7 +71,9 @@ async fn in_frames(mut events: impl ExecEvents, announce: bool, options: &HttpOp
             }
         }
     }
-    HttpResponse::Ok().content_type(NDJSON).body(stream::stream(events, queue, options))
+    HttpResponse::Ok()
+        .content_type(NDJSON)
+        .body(stream::stream(events, queue, options))
 }
 
 async fn in_one_object(mut events: impl ExecEvents, options: &HttpOptions) -> HttpResponse {

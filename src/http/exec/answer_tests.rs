@@ -80,7 +80,10 @@ impl Stage {
         let exec = Arc::new(Mutex::new(Some(exec)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let options = HttpOptions { workers: 1, ..options };
+        let options = HttpOptions {
+            workers: 1,
+            ..options
+        };
         let for_handler = options.clone();
         let server = listen(listener, &options, move |config: &mut ServiceConfig| {
             let (exec, options) = (exec.clone(), for_handler.clone());
@@ -119,7 +122,10 @@ impl Stage {
     }
 
     async fn exec_is_dropped(&mut self) {
-        timeout(BOUND, &mut self.dropped).await.expect("the exec is dropped").unwrap();
+        timeout(BOUND, &mut self.dropped)
+            .await
+            .expect("the exec is dropped")
+            .unwrap();
     }
 
     async fn strike(self) {
@@ -136,11 +142,16 @@ struct Answer {
 impl Answer {
     fn lines(&self) -> Vec<Value> {
         let text = std::str::from_utf8(&self.body).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     fn kinds(&self) -> Vec<String> {
-        self.lines().iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect()
+        self.lines()
+            .iter()
+            .map(|line| line["type"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn json(&self) -> Value {
@@ -150,18 +161,37 @@ impl Answer {
 
 async fn read_answer(mut connection: TcpStream) -> Answer {
     let mut bytes = Vec::new();
-    timeout(BOUND, connection.read_to_end(&mut bytes)).await.expect("the answer ends").unwrap();
-    let text_end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
-    let head = String::from_utf8(bytes[..text_end].to_vec()).unwrap().to_lowercase();
+    timeout(BOUND, connection.read_to_end(&mut bytes))
+        .await
+        .expect("the answer ends")
+        .unwrap();
+    let text_end = bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("a whole head");
+    let head = String::from_utf8(bytes[..text_end].to_vec())
+        .unwrap()
+        .to_lowercase();
     let body = bytes[text_end + 4..].to_vec();
-    let body = if head.contains("transfer-encoding: chunked") { unchunk(&body) } else { body };
-    Answer { status: head[9..12].parse().unwrap(), head, body }
+    let body = if head.contains("transfer-encoding: chunked") {
+        unchunk(&body)
+    } else {
+        body
+    };
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head,
+        body,
+    }
 }
 
 fn unchunk(mut body: &[u8]) -> Vec<u8> {
     let mut whole = Vec::new();
     loop {
-        let line_end = body.windows(2).position(|window| window == b"\r\n").expect("a chunk's size");
+        let line_end = body
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .expect("a chunk's size");
         let size = usize::from_str_radix(std::str::from_utf8(&body[..line_end]).unwrap(), 16).unwrap();
         if size == 0 {
             return whole;
@@ -172,15 +202,24 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
 }
 
 fn out(data: &[u8]) -> ExecEvent {
-    ExecEvent::Output { stream: OutputStream::Stdout, data: Bytes::copy_from_slice(data) }
+    ExecEvent::Output {
+        stream: OutputStream::Stdout,
+        data: Bytes::copy_from_slice(data),
+    }
 }
 
 fn end(exec: Exec) -> ExecEvent {
-    ExecEvent::Ended { exec: Box::new(exec), retry_after: None }
+    ExecEvent::Ended {
+        exec: Box::new(exec),
+        retry_after: None,
+    }
 }
 
 fn failed(code: ErrorCode) -> Exec {
-    Exec { error: Some(code.into()), ..ended(Outcome::Failed, EndedBy::Exit, Ran::No) }
+    Exec {
+        error: Some(code.into()),
+        ..ended(Outcome::Failed, EndedBy::Exit, Ran::No)
+    }
 }
 
 const STREAM: Form = Form::Stream { announce: false };
@@ -192,7 +231,10 @@ async fn output_goes_out_in_frames_and_the_exit_frame_is_last() {
     stage.say(ExecEvent::Started);
     stage.say(out(b"h\xc3"));
     stage.say(out(b"\xa9\n"));
-    stage.say(ExecEvent::Truncated { stream: OutputStream::Stdout, limit: 4 });
+    stage.say(ExecEvent::Truncated {
+        stream: OutputStream::Stdout,
+        limit: 4,
+    });
     stage.say(end(exited(7)));
     let answer = read_answer(connection).await;
     assert_eq!(answer.status, 200);
@@ -207,7 +249,10 @@ async fn output_goes_out_in_frames_and_the_exit_frame_is_last() {
     let lines = answer.lines();
     let text: String = lines.iter().filter_map(|line| line["data"].as_str()).collect();
     assert_eq!(text, "h\u{e9}\n");
-    assert_eq!(lines[lines.len() - 2], json!({ "type": "truncated", "stream": "stdout", "limit": 4 }));
+    assert_eq!(
+        lines[lines.len() - 2],
+        json!({ "type": "truncated", "stream": "stdout", "limit": 4 })
+    );
     assert_eq!(lines[lines.len() - 1]["type"], "exit");
     assert_eq!(lines[lines.len() - 1]["exit_code"], 7);
     stage.strike().await;
@@ -215,17 +260,36 @@ async fn output_goes_out_in_frames_and_the_exit_frame_is_last() {
 
 #[actix_web::test]
 async fn a_silent_end_decides_the_status() {
-    let signaled = Exec { signal: Some("TERM".to_owned()), ..ended(Outcome::Signaled, EndedBy::Exit, Ran::Yes) };
+    let signaled = Exec {
+        signal: Some("TERM".to_owned()),
+        ..ended(Outcome::Signaled, EndedBy::Exit, Ran::Yes)
+    };
     let table = [
         (exited(0), 200, None),
         (exited(1), 200, None),
         (signaled, 200, None),
-        (ended(Outcome::Timeout, EndedBy::Timeout, Ran::Yes), 504, Some("exec_timeout")),
-        (ended(Outcome::Cancelled, EndedBy::Delete, Ran::Yes), 409, Some("exec_cancelled")),
-        (ended(Outcome::TunnelLost, EndedBy::TunnelLost, Ran::Unknown), 502, Some("tunnel_lost")),
+        (
+            ended(Outcome::Timeout, EndedBy::Timeout, Ran::Yes),
+            504,
+            Some("exec_timeout"),
+        ),
+        (
+            ended(Outcome::Cancelled, EndedBy::Delete, Ran::Yes),
+            409,
+            Some("exec_cancelled"),
+        ),
+        (
+            ended(Outcome::TunnelLost, EndedBy::TunnelLost, Ran::Unknown),
+            502,
+            Some("tunnel_lost"),
+        ),
         (failed(ErrorCode::CwdNotFound), 400, Some("cwd_not_found")),
         (failed(ErrorCode::GrantDenied), 502, Some("grant_denied")),
-        (failed(ErrorCode::AuditUnavailable), 503, Some("audit_unavailable")),
+        (
+            failed(ErrorCode::AuditUnavailable),
+            503,
+            Some("audit_unavailable"),
+        ),
     ];
     for (exec, status, code) in table {
         for form in [STREAM, Form::Stream { announce: true }, Form::Json] {
@@ -237,7 +301,10 @@ async fn a_silent_end_decides_the_status() {
             assert!(answer.head.contains("adit-exec-id: "), "{form:?}");
             assert_eq!(answer.head.contains("retry-after: "), status == 503, "{form:?}");
             if let Some(code) = code {
-                assert!(answer.head.contains("content-type: application/problem+json"), "{form:?}");
+                assert!(
+                    answer.head.contains("content-type: application/problem+json"),
+                    "{form:?}"
+                );
                 assert_eq!(answer.json()["code"], code);
                 assert_eq!(answer.json()["exec"]["exec_id"], json!(exec.exec_id));
             } else if form == Form::Json {
@@ -302,12 +369,18 @@ async fn the_head_leaves_when_the_hold_is_over_and_heartbeats_follow() {
     let mut seen = String::new();
     while seen.matches("heartbeat").count() < 2 {
         let mut buffer = [0; 4096];
-        let read = timeout(BOUND, connection.read(&mut buffer)).await.unwrap().unwrap();
+        let read = timeout(BOUND, connection.read(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
         seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
     }
     assert!(seen.starts_with("HTTP/1.1 200"), "{seen}");
     stage.say(end(ended(Outcome::Timeout, EndedBy::Timeout, Ran::Yes)));
-    timeout(BOUND, connection.read_to_string(&mut seen)).await.unwrap().unwrap();
+    timeout(BOUND, connection.read_to_string(&mut seen))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(seen.contains(r#""type":"exit""#), "{seen}");
     stage.strike().await;
 }
@@ -320,12 +393,18 @@ async fn announce_sends_the_head_at_the_start() {
     let mut seen = String::new();
     while !seen.contains("\"started\"") {
         let mut buffer = [0; 4096];
-        let read = timeout(BOUND, connection.read(&mut buffer)).await.unwrap().unwrap();
+        let read = timeout(BOUND, connection.read(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
         seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
     }
     assert!(seen.contains(r#""timeout_s":30"#), "{seen}");
     stage.say(end(exited(0)));
-    timeout(BOUND, connection.read_to_string(&mut seen)).await.unwrap().unwrap();
+    timeout(BOUND, connection.read_to_string(&mut seen))
+        .await
+        .unwrap()
+        .unwrap();
     stage.strike().await;
 }
 
@@ -351,7 +430,10 @@ async fn a_client_that_leaves_ends_its_exec_whatever_the_answer_waits_for() {
                 if head_is_out && form != Form::Json {
                     stage.say(out(b"x"));
                     let mut byte = [0; 1];
-                    timeout(BOUND, connection.read_exact(&mut byte)).await.unwrap().unwrap();
+                    timeout(BOUND, connection.read_exact(&mut byte))
+                        .await
+                        .unwrap()
+                        .unwrap();
                 } else {
                     stage.events_taken(1).await;
                 }

@@ -19,7 +19,11 @@ impl Form {
     pub(crate) fn asked_for(headers: &HeaderMap, announce: bool) -> Self {
         let mut json: f32 = 0.0;
         let mut ndjson: f32 = 0.0;
-        for item in headers.get_all(ACCEPT).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+        for item in headers
+            .get_all(ACCEPT)
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+        {
             let mut parts = item.split(';').map(str::trim);
             let media_type = parts.next().unwrap_or_default();
             let quality = parts.find_map(quality).unwrap_or(1.0);
@@ -29,14 +33,21 @@ impl Form {
                 ndjson = ndjson.max(quality);
             }
         }
-        if json > ndjson { Self::Json } else { Self::Stream { announce } }
+        if json > ndjson {
+            Self::Json
+        } else {
+            Self::Stream { announce }
+        }
     }
 }
 
 /// The weight of a media range, RFC 9110 section 12.4.2.
 fn quality(parameter: &str) -> Option<f32> {
     let (name, value) = parameter.split_once('=')?;
-    let quality = name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse::<f32>().ok())??;
+    let quality = name
+        .trim()
+        .eq_ignore_ascii_case("q")
+        .then(|| value.trim().parse::<f32>().ok())??;
     (0.0..=1.0).contains(&quality).then_some(quality)
 }
 

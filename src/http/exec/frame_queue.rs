@@ -171,7 +171,10 @@ mod tests {
     use crate::http::wire::Frame;
 
     fn output(stream: OutputStream, data: &[u8]) -> ExecEvent {
-        ExecEvent::Output { stream, data: Bytes::copy_from_slice(data) }
+        ExecEvent::Output {
+            stream,
+            data: Bytes::copy_from_slice(data),
+        }
     }
 
     fn drain(queue: &mut FrameQueue) -> Vec<String> {
@@ -200,10 +203,16 @@ mod tests {
         queue.announce(Uuid::nil(), 30);
         queue.push(output(OutputStream::Stderr, b"e1"));
         queue.push(output(OutputStream::Stdout, b"o1\xc3"));
-        queue.push(ExecEvent::Truncated { stream: OutputStream::Stdout, limit: 3 });
+        queue.push(ExecEvent::Truncated {
+            stream: OutputStream::Stdout,
+            limit: 3,
+        });
         queue.push(output(OutputStream::Stderr, b"e2\xe2"));
         queue.beat();
-        queue.push(ExecEvent::Ended { exec: Box::new(exited(0)), retry_after: None });
+        queue.push(ExecEvent::Ended {
+            exec: Box::new(exited(0)),
+            retry_after: None,
+        });
         let expected = [
             "started",
             r#"err b"e1e2""#,

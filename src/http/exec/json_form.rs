@@ -49,7 +49,10 @@ mod tests {
 
     #[test]
     fn output_is_text_and_base64_only_where_it_must_be() {
-        let output = Output { stdout: "h\u{e9}\n"[..].into(), stderr: b"a\xff"[..].into() };
+        let output = Output {
+            stdout: "h\u{e9}\n".as_bytes().into(),
+            stderr: b"a\xff"[..].into(),
+        };
         let object = with_output(&exited(3), &output);
         assert_eq!(object["stdout"], json!("h\u{e9}\n"));
         assert_eq!(object.get("stdout_b64"), None);

@@ -17,7 +17,11 @@ pub(crate) fn failure(exec: &Exec) -> Option<ErrorCode> {
             Some(ErrorCode::ShuttingDown)
         }
         Some(Outcome::Cancelled) => Some(ErrorCode::ExecCancelled),
-        Some(Outcome::Failed) => Some(exec.error.as_ref().map_or(ErrorCode::TunnelLost, |error| error.code)),
+        Some(Outcome::Failed) => Some(
+            exec.error
+                .as_ref()
+                .map_or(ErrorCode::TunnelLost, |error| error.code),
+        ),
         // 502 is the status that promises nothing of the command.
         Some(Outcome::TunnelLost | Outcome::Unknown) | None => Some(ErrorCode::TunnelLost),
     }
@@ -25,7 +29,9 @@ pub(crate) fn failure(exec: &Exec) -> Option<ErrorCode> {
 
 /// The problem for a failed exec, with the exec as its member.
 pub(crate) fn problem(code: ErrorCode, exec: Value, retry_after: Option<Duration>) -> Problem {
-    Problem::new(code).with_retry_after(retry_after).with_member("exec", exec)
+    Problem::new(code)
+        .with_retry_after(retry_after)
+        .with_member("exec", exec)
 }
 
 #[cfg(test)]
@@ -40,12 +46,48 @@ mod tests {
         let table = [
             (Outcome::Exited, EndedBy::Exit, Ran::Yes, None, None),
             (Outcome::Signaled, EndedBy::Exit, Ran::Yes, None, None),
-            (Outcome::Timeout, EndedBy::Timeout, Ran::Yes, None, Some(ErrorCode::ExecTimeout)),
-            (Outcome::Cancelled, EndedBy::Delete, Ran::Yes, None, Some(ErrorCode::ExecCancelled)),
-            (Outcome::Cancelled, EndedBy::Evict, Ran::No, None, Some(ErrorCode::ExecCancelled)),
-            (Outcome::Cancelled, EndedBy::Shutdown, Ran::Yes, None, Some(ErrorCode::ExecCancelled)),
-            (Outcome::Cancelled, EndedBy::Shutdown, Ran::No, None, Some(ErrorCode::ShuttingDown)),
-            (Outcome::TunnelLost, EndedBy::TunnelLost, Ran::Unknown, None, Some(ErrorCode::TunnelLost)),
+            (
+                Outcome::Timeout,
+                EndedBy::Timeout,
+                Ran::Yes,
+                None,
+                Some(ErrorCode::ExecTimeout),
+            ),
+            (
+                Outcome::Cancelled,
+                EndedBy::Delete,
+                Ran::Yes,
+                None,
+                Some(ErrorCode::ExecCancelled),
+            ),
+            (
+                Outcome::Cancelled,
+                EndedBy::Evict,
+                Ran::No,
+                None,
+                Some(ErrorCode::ExecCancelled),
+            ),
+            (
+                Outcome::Cancelled,
+                EndedBy::Shutdown,
+                Ran::Yes,
+                None,
+                Some(ErrorCode::ExecCancelled),
+            ),
+            (
+                Outcome::Cancelled,
+                EndedBy::Shutdown,
+                Ran::No,
+                None,
+                Some(ErrorCode::ShuttingDown),
+            ),
+            (
+                Outcome::TunnelLost,
+                EndedBy::TunnelLost,
+                Ran::Unknown,
+                None,
+                Some(ErrorCode::TunnelLost),
+            ),
             (
                 Outcome::Failed,
                 EndedBy::Exit,
@@ -53,8 +95,20 @@ mod tests {
                 Some(ErrorCode::GrantThrottled),
                 Some(ErrorCode::GrantThrottled),
             ),
-            (Outcome::Failed, EndedBy::Exit, Ran::No, None, Some(ErrorCode::TunnelLost)),
-            (Outcome::Unknown, EndedBy::Crash, Ran::Unknown, None, Some(ErrorCode::TunnelLost)),
+            (
+                Outcome::Failed,
+                EndedBy::Exit,
+                Ran::No,
+                None,
+                Some(ErrorCode::TunnelLost),
+            ),
+            (
+                Outcome::Unknown,
+                EndedBy::Crash,
+                Ran::Unknown,
+                None,
+                Some(ErrorCode::TunnelLost),
+            ),
         ];
         for (outcome, ended_by, ran, error, expected) in table {
             let mut exec = ended(outcome, ended_by, ran);

@@ -13,19 +13,29 @@ use crate::http::problem::{Problem, ProblemCode};
 /// Refuses what is not declared as JSON in UTF-8 (which is the only JSON there is, RFC 8259 section 8.1), and what is
 /// compressed.
 pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut declared = headers.get_all(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let mut declared = headers
+        .get_all(CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap_or_default());
     let json = declared.next().is_some_and(is_json) && declared.next().is_none();
-    let plain = headers.get_all(CONTENT_ENCODING).all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if json && plain { Ok(()) } else { Err(Problem::new(ProblemCode::UnsupportedMediaType)) }
+    let plain = headers
+        .get_all(CONTENT_ENCODING)
+        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if json && plain {
+        Ok(())
+    } else {
+        Err(Problem::new(ProblemCode::UnsupportedMediaType))
+    }
 }
 
 fn is_json(content_type: &str) -> bool {
-    content_type.parse::<actix_web::mime::Mime>().is_ok_and(|media_type| {
-        media_type.essence_str() == "application/json"
-            && media_type
-                .params()
-                .all(|(name, value)| name == "charset" && value.as_str().eq_ignore_ascii_case("utf-8"))
-    })
+    content_type
+        .parse::<actix_web::mime::Mime>()
+        .is_ok_and(|media_type| {
+            media_type.essence_str() == "application/json"
+                && media_type
+                    .params()
+                    .all(|(name, value)| name == "charset" && value.as_str().eq_ignore_ascii_case("utf-8"))
+        })
 }
 
 /// Reads the whole body.
@@ -35,22 +45,26 @@ pub(crate) async fn read_body(
     max_body: usize,
     body_timeout: Duration,
 ) -> Result<Bytes, Problem> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > max_body) {
         return Err(too_large(max_body));
     }
     match timeout(body_timeout, collect(payload, max_body)).await {
         Ok(read) => read,
-        Err(_) => {
-            Err(Problem::invalid(format!("the body did not arrive within {} s", body_timeout.as_secs_f64())))
-        }
+        Err(_) => Err(Problem::invalid(format!(
+            "the body did not arrive within {} s",
+            body_timeout.as_secs_f64()
+        ))),
     }
 }
 
 async fn collect(mut payload: Payload, max_body: usize) -> Result<Bytes, Problem> {
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| Problem::invalid("the body ended early or was not well-formed HTTP"))?;
+        let chunk =
+            chunk.map_err(|_| Problem::invalid("the body ended early or was not well-formed HTTP"))?;
         if body.len() + chunk.len() > max_body {
             return Err(too_large(max_body));
         }

@@ -61,10 +61,9 @@ impl Fields {
                 return Err(Problem::invalid("`stdin` and `stdin_b64` can't both be given"));
             }
             (Some(text), None) => Bytes::from(text),
-            (None, Some(base64)) => STANDARD
-                .decode(base64)
-                .map(Bytes::from)
-                .map_err(|_| Problem::invalid("`stdin_b64` is not base64 (RFC 4648 section 4, with padding)"))?,
+            (None, Some(base64)) => STANDARD.decode(base64).map(Bytes::from).map_err(|_| {
+                Problem::invalid("`stdin_b64` is not base64 (RFC 4648 section 4, with padding)")
+            })?,
             (None, None) => Bytes::new(),
         };
         Ok(ExecRequestParts {
@@ -183,7 +182,9 @@ impl<'de> Visitor<'de> for VariablesVisitor {
         let mut variables = BTreeMap::new();
         while let Some((name, value)) = map.next_entry::<String, String>()? {
             if variables.contains_key(&name) {
-                return Err(de::Error::custom(format_args!("the name `{name}` stands there twice")));
+                return Err(de::Error::custom(format_args!(
+                    "the name `{name}` stands there twice"
+                )));
             }
             variables.insert(name, value);
         }

@@ -17,13 +17,30 @@ fn good_bodies_pass() {
         (json!({ "cmd": ["true"], "timeout_s": 7 }), 7, false),
         (json!({ "cmd": ["true"], "timeout_s": 100_000 }), 120, false),
         (json!({ "cmd": ["true"], "timeout_s": u64::MAX }), 120, false),
-        (json!({ "cmd": ["sh", "-c", "cat"], "stdin": "x", "announce": true }), 30, true),
-        (json!({ "cmd": ["cat"], "stdin_b64": "AAE=", "cwd": "/", "env": { "A": "b" } }), 30, false),
-        (json!({ "cmd": ["true"], "timeout_s": null, "cwd": null, "env": null, "stdin": null }), 30, false),
+        (
+            json!({ "cmd": ["sh", "-c", "cat"], "stdin": "x", "announce": true }),
+            30,
+            true,
+        ),
+        (
+            json!({ "cmd": ["cat"], "stdin_b64": "AAE=", "cwd": "/", "env": { "A": "b" } }),
+            30,
+            false,
+        ),
+        (
+            json!({ "cmd": ["true"], "timeout_s": null, "cwd": null, "env": null, "stdin": null }),
+            30,
+            false,
+        ),
     ];
     for (body, timeout_s, announce) in table {
-        let parsed = parse(body.to_string().as_bytes()).unwrap_or_else(|problem| panic!("{body}: {problem:?}"));
-        assert_eq!((parsed.request.timeout_s(), parsed.announce), (timeout_s, announce), "{body}");
+        let parsed =
+            parse(body.to_string().as_bytes()).unwrap_or_else(|problem| panic!("{body}: {problem:?}"));
+        assert_eq!(
+            (parsed.request.timeout_s(), parsed.announce),
+            (timeout_s, announce),
+            "{body}"
+        );
     }
     assert!(parse(b" \n{\"cmd\":[\"true\"]}\n ").is_ok());
 }
@@ -52,9 +69,15 @@ fn bad_bodies_are_refused_and_the_detail_names_what_is_wrong() {
         (r#"{"cmd":["a"],"cwd":5}"#, "`cwd`"),
         (r#"{"cmd":["a"],"env":{"1A":"x"}}"#, "`env.1A`"),
         (r#"{"cmd":["a"],"env":{"A":1}}"#, "`env.A`"),
-        (r#"{"cmd":["a"],"env":{"A":"1","A":"2"}}"#, "`A` stands there twice"),
+        (
+            r#"{"cmd":["a"],"env":{"A":"1","A":"2"}}"#,
+            "`A` stands there twice",
+        ),
         (r#"{"cmd":["a"],"env":["A"]}"#, "`env`"),
-        (r#"{"cmd":["a"],"stdin":"x","stdin_b64":"eA=="}"#, "`stdin` and `stdin_b64`"),
+        (
+            r#"{"cmd":["a"],"stdin":"x","stdin_b64":"eA=="}"#,
+            "`stdin` and `stdin_b64`",
+        ),
         (r#"{"cmd":["a"],"stdin_b64":"x"}"#, "`stdin_b64`"),
         (r#"{"cmd":["a"],"announce":"yes"}"#, "`announce`"),
         (r#"[["a"]]"#, "JSON object"),
@@ -68,7 +91,11 @@ fn bad_bodies_are_refused_and_the_detail_names_what_is_wrong() {
         let problem = problem(body);
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(expected), "{body} -> {detail}");
-        assert_eq!((&problem["code"], &problem["status"]), (&json!("invalid_request"), &json!(400)), "{body}");
+        assert_eq!(
+            (&problem["code"], &problem["status"]),
+            (&json!("invalid_request"), &json!(400)),
+            "{body}"
+        );
     }
 }
 

@@ -39,7 +39,10 @@ impl MessageBody for FedBody {
         self.size
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
         self.chunks.poll_recv(context).map(|chunk| chunk.map(Ok))
     }
 }
@@ -54,9 +57,15 @@ struct Patience {
 /// Streams an exec: `queue`, which holds what has happened so far, and then `events` to their end.
 pub(crate) fn stream(events: impl ExecEvents, queue: FrameQueue, options: &HttpOptions) -> FedBody {
     let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
-    let patience = Patience { heartbeat: options.heartbeat, stalled_reader: options.stalled_reader };
+    let patience = Patience {
+        heartbeat: options.heartbeat,
+        stalled_reader: options.stalled_reader,
+    };
     actix_web::rt::spawn(pump(events, queue, sender, patience));
-    FedBody { chunks, size: BodySize::Stream }
+    FedBody {
+        chunks,
+        size: BodySize::Stream,
+    }
 }
 
 /// Sends a long object in slices and keeps the exec's place until they are taken.
@@ -80,7 +89,12 @@ async fn pump(
     while !(ended && queue.is_empty()) {
         // With frames waiting and the exec running there is nothing to wait out: the exec has a timeout of its own.
         let idle = queue.is_empty();
-        let deadline = progress + if idle { patience.heartbeat } else { patience.stalled_reader };
+        let deadline = progress
+            + if idle {
+                patience.heartbeat
+            } else {
+                patience.stalled_reader
+            };
         tokio::select! {
             biased;
             slot = sender.reserve(), if !idle => {

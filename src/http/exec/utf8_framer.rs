@@ -48,8 +48,12 @@ impl Utf8Framer {
         };
         let (text, bytes) = split(data, valid);
         Cut {
-            text: into_text(text).filter(|text| !text.is_empty()).map(|data| Piece::Text { data }),
-            bytes: (!bytes.is_empty()).then(|| Piece::Bytes { data_b64: bytes.into_owned() }),
+            text: into_text(text)
+                .filter(|text| !text.is_empty())
+                .map(|data| Piece::Text { data }),
+            bytes: (!bytes.is_empty()).then(|| Piece::Bytes {
+                data_b64: bytes.into_owned(),
+            }),
         }
     }
 }
@@ -79,9 +83,16 @@ fn into_text(data: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
 fn incomplete_tail(data: &[u8]) -> usize {
     (1..=MAX_TAIL.min(data.len()))
         .find(|length| {
-            let tail = data.iter().rev().take(*length).rev().copied().collect::<Vec<u8>>();
+            let tail = data
+                .iter()
+                .rev()
+                .take(*length)
+                .rev()
+                .copied()
+                .collect::<Vec<u8>>();
             // No `error_len` means that the end came too early (`Utf8Error::error_len`).
-            std::str::from_utf8(&tail).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+            std::str::from_utf8(&tail)
+                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
         })
         .unwrap_or(0)
 }
@@ -112,11 +123,15 @@ mod tests {
     }
 
     fn text(data: &str) -> Piece<'static> {
-        Piece::Text { data: data.to_owned().into() }
+        Piece::Text {
+            data: data.to_owned().into(),
+        }
     }
 
     fn bytes(data: &[u8]) -> Piece<'static> {
-        Piece::Bytes { data_b64: data.to_vec() }
+        Piece::Bytes {
+            data_b64: data.to_vec(),
+        }
     }
 
     #[test]
