@@ -1,7 +1,7 @@
 //! Values and fakes that several tests of this layer use.
 
 use adit_actors::exec::{
-    AuditReceipt, EndedBy, Exec, ExecState, Outcome, Ran, StreamSummary, Timing, TunnelTemperature,
+    AuditReceipt, EndedBy, Exec, ExecState, Outcome, Ran, Streams, Timing, TunnelTemperature,
 };
 use adit_actors::instance::{InstanceKey, InstanceTarget};
 use time::OffsetDateTime;
@@ -46,8 +46,7 @@ pub(crate) fn ended(outcome: Outcome, ended_by: EndedBy, ran: Ran) -> Exec {
         started_at: OffsetDateTime::UNIX_EPOCH,
         duration_ms: 12,
         timeout_s: 30,
-        stdout: StreamSummary::default(),
-        stderr: StreamSummary::default(),
+        streams: Streams::default(),
         kill: None,
         tunnel: Some(TunnelTemperature::Warm),
         timing_ms: Timing::default(),

@@ -45,7 +45,7 @@ async fn one_row_whatever_the_outcome(app: &TestApp) {
         assert_eq!(exec["exec_id"], json!(row.id));
         // Short output could be guessed from its digest.
         assert_eq!(
-            (&exec["stdout"]["sha256"], &exec["stderr"]["sha256"]),
+            (&exec["streams"]["stdout"]["sha256"], &exec["streams"]["stderr"]["sha256"]),
             (&Value::Null, &Value::Null),
             "{exec}"
         );

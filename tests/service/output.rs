@@ -56,7 +56,7 @@ async fn each_stream_has_a_cap(app: &TestApp) {
         .frames();
     let exec = frames.exit();
     assert_eq!(exec.exit_code, Some(0));
-    for (stream, letter, summary) in [("stdout", b'a', &exec.stdout), ("stderr", b'b', &exec.stderr)] {
+    for (stream, letter, summary) in [("stdout", b'a', &exec.streams.stdout), ("stderr", b'b', &exec.streams.stderr)] {
         assert!(
             frames.output(stream) == vec![letter; CAP],
             "{stream} is not the first MiB of what was printed"
@@ -77,8 +77,8 @@ async fn the_json_form_has_the_same_cap(app: &TestApp) {
         body["stderr"] == "b".repeat(CAP),
         "stderr is not the first MiB of what was printed"
     );
-    assert_capped(&exec.stdout, b'a');
-    assert_capped(&exec.stderr, b'b');
+    assert_capped(&exec.streams.stdout, b'a');
+    assert_capped(&exec.streams.stderr, b'b');
 }
 
 async fn bytes_that_are_no_text(app: &TestApp) {

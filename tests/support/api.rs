@@ -106,7 +106,7 @@ impl Answer {
     pub(crate) fn exec(&self) -> Exec {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
-        bare_exec(self.json())
+        exec_of(self.json())
     }
 
     /// Checks that this is a problem with that status and code, and gives it.
@@ -125,7 +125,7 @@ impl Answer {
 
     /// The `Exec` that a problem carries.
     pub(crate) fn exec_of_problem(&self, status: u16, code: &str) -> Exec {
-        bare_exec(self.problem(status, code)["exec"].clone())
+        exec_of(self.problem(status, code)["exec"].clone())
     }
 
     /// The frames of a streamed answer.
@@ -146,13 +146,8 @@ impl Answer {
     }
 }
 
-/// The `Exec` out of a form that has output in the place of the streams' summaries.
-fn bare_exec(mut object: Value) -> Exec {
-    for stream in ["stdout", "stderr"] {
-        if let Some(summary) = object.get_mut(format!("{stream}_summary")).map(Value::take) {
-            object[stream] = summary;
-        }
-    }
+/// The `Exec` in an answer, without the output that may stand beside it.
+fn exec_of(object: Value) -> Exec {
     serde_json::from_value(object).unwrap()
 }
 

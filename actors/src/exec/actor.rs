@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::admission::{LiveExec, Permit};
 use super::drive::{Drive, Happened, ORDERS, Order};
+use super::event::{BeginResult, Effect, Event, Phase, Timer};
 use super::output::{Sealed, SharedOutput};
-use super::phase::{BeginResult, Effect, Event, ExecCore, Phase, Timer};
+use super::phase::ExecCore;
 use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome, Ran, Timing};
 use super::request::ExecSpec;
 use super::{audit_row, command};
@@ -266,8 +267,7 @@ impl ExecActor {
             started_at: self.started_at.unwrap_or(self.begun.created_at),
             duration_ms: u64::try_from(self.core.duration().as_millis()).unwrap_or(u64::MAX),
             timeout_s: self.spec.request.timeout_s,
-            stdout: sealed.stdout,
-            stderr: sealed.stderr,
+            streams: sealed.streams,
             kill: self.core.kill(),
             tunnel: self.core.temperature(),
             timing_ms: self.core.timing(sealed.first_output),
@@ -313,8 +313,7 @@ impl Drop for ExecActor {
             started_at: self.started_at.unwrap_or(self.begun.created_at),
             duration_ms: 0,
             timeout_s: self.spec.request.timeout_s,
-            stdout: sealed.stdout,
-            stderr: sealed.stderr,
+            streams: sealed.streams,
             kill: None,
             tunnel: self.core.temperature(),
             timing_ms: Timing::default(),

@@ -39,8 +39,8 @@ pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
 pub(crate) fn finish(begun: &AuditRow, spec: &ExecSpec, exec: &Exec, failure: Option<&str>) -> AuditRow {
     let mut recorded = exec.clone();
     // Short output could be guessed from its digest.
-    recorded.stdout.sha256 = None;
-    recorded.stderr.sha256 = None;
+    recorded.streams.stdout.sha256 = None;
+    recorded.streams.stderr.sha256 = None;
     let error_detail = exec.error.as_ref().map(|error| match failure {
         Some(failure) => format!("{}: {failure}", error.code.as_str()),
         None => error.code.as_str().to_owned(),

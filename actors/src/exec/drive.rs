@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::OutputStream;
+use super::event::Event;
 use super::mark::{Finding, MarkFilter};
 use super::output::SharedOutput;
-use super::phase::Event;
 use crate::tunnel::Lease;
 
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, section 5.2).

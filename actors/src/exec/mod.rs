@@ -6,6 +6,8 @@ mod audit_row;
 pub mod command;
 mod drive;
 pub mod error_code;
+mod event;
+mod learned;
 mod mark;
 mod output;
 mod phase;
@@ -14,11 +16,12 @@ pub mod request;
 
 pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings};
 pub use error_code::ErrorCode;
+pub(crate) use event::LeaseFacts;
+pub(crate) use learned::milliseconds;
 pub use output::ExecEvent;
 pub(crate) use output::SharedOutput;
-pub(crate) use phase::{LeaseFacts, milliseconds};
 pub use record::{
-    AuditReceipt, EndedBy, Exec, ExecError, ExecState, Kill, Outcome, Ran, StreamSummary, Timing,
+    AuditReceipt, EndedBy, Exec, ExecError, ExecState, Kill, Outcome, Ran, StreamSummary, Streams, Timing,
     TunnelTemperature,
 };
 pub use request::{Caller, CallerKind, ExecRequest, ExecRequestParts, ExecSpec, InvalidRequest};

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Exec, OutputStream, StreamSummary};
+use super::{Exec, OutputStream, StreamSummary, Streams};
 
 /// Most bytes in one [`ExecEvent::Output`]: large enough that framing costs nothing, small enough for a client's
 /// line buffer.
@@ -212,8 +212,7 @@ fn hex(bytes: &[u8]) -> String {
 /// All that was printed, summed up.
 #[derive(Clone, Debug)]
 pub(crate) struct Sealed {
-    pub(crate) stdout: StreamSummary,
-    pub(crate) stderr: StreamSummary,
+    pub(crate) streams: Streams,
     pub(crate) first_output: Option<Instant>,
 }
 
@@ -253,8 +252,10 @@ impl SharedOutput {
         let mut queue = self.lock();
         queue.seal();
         Sealed {
-            stdout: queue.summary(OutputStream::Stdout),
-            stderr: queue.summary(OutputStream::Stderr),
+            streams: Streams {
+                stdout: queue.summary(OutputStream::Stdout),
+                stderr: queue.summary(OutputStream::Stderr),
+            },
             first_output: queue.first_output,
         }
     }

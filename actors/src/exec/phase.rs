@@ -1,11 +1,14 @@
 //! The life of one exec as a plain struct: events in, effects out. Knows no actor, no SSH, no store and no clock.
+//!
+//! [`super::event`] has the words it understands and the diagram of its phases; [`super::learned`] what its record is made of.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::ErrorCode;
-use super::record::{EndedBy, Kill, Outcome, Ran, Timing, TunnelTemperature};
+use super::event::{BeginResult, Effect, Event, LeaseFacts, Phase, Timer};
+use super::record::{EndedBy, Outcome, Ran};
 
 /// TERM first; KILL when the program is still there after this.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -19,128 +22,6 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// The caller is told `committed: false` when the final row is not committed after this; the audit goes on trying.
 const FINISH_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Where an exec stands.
-///
-/// ```text
-///            begin committed and channel leased        sshd answers
-/// Admitting ------------------------------> Requested --------------> Running
-///     |                                         |                        |  \
-///     | refused, cancelled                      | timeout, cancel        |   \ program ended
-///     |                                         v                        v    v
-///     |                                      Stopping <------------------+  Draining
-///     |                                         |  program ended            ^  |
-///     |                                         +---------------------------+  | closed, or silent
-///     v                                         v kill budget spent            v
-/// Recording <----------------------------- (channel abandoned) <---------------+
-///     | row committed, or finish deadline
-///     v
-///   Ended
-/// ```
-///
-/// Losing the tunnel leads from every phase between Requested and Draining to Recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The audit row is being begun and a channel being waited for, both at once.
-    Admitting { begun: bool, leased: bool },
-    /// The exec request has left: the point of no return.
-    Requested,
-    /// sshd runs the command line.
-    Running,
-    /// Signals are on their way.
-    Stopping,
-    /// The program's end is known; its output may not be complete.
-    Draining,
-    /// The final row is on its way to the store.
-    Recording,
-    /// The caller has been told.
-    Ended,
-}
-
-/// What happens to an exec.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Event {
-    Begun(BeginResult),
-    Leased(LeaseFacts),
-    NoLease {
-        code: ErrorCode,
-        retry_after: Option<Duration>,
-    },
-    Accepted,
-    Refused,
-    /// Adit's mark came: our line runs.
-    Started,
-    CwdNotFound,
-    Exited(u32),
-    Signaled(String),
-    /// Both streams are complete.
-    OutputComplete,
-    Closed,
-    TunnelLost,
-    Cancel(EndedBy),
-    Timer(Timer),
-    /// When output came last, told with the silence timer.
-    Silence {
-        last_output: Option<Instant>,
-    },
-    Recorded,
-}
-
-/// How the begin row fared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BeginResult {
-    Committed,
-    /// Certainly not written: there is nothing to settle.
-    NotWritten,
-    /// It may yet appear: a final row must settle it.
-    Uncertain,
-}
-
-/// What the supervisor knows of a lease it gives.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LeaseFacts {
-    pub(crate) temperature: TunnelTemperature,
-    /// Key push, dial to login, and channel open, in milliseconds, as far as this asker waited for them.
-    pub(crate) grant_ms: Option<f64>,
-    pub(crate) connect_ms: Option<f64>,
-    pub(crate) channel_ms: Option<f64>,
-}
-
-/// Timers an exec sets. Each is set at most once at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Timer {
-    Request,
-    Timeout,
-    TermGrace,
-    KillBudget,
-    Silence,
-    Finish,
-}
-
-/// What the shell is to do.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Effect {
-    BeginAudit,
-    AskChannel,
-    /// Give back the channel, or the place in the queue for one.
-    ReleaseChannel,
-    SendRequest,
-    /// The program's start, for the record's wall time.
-    NoteStart,
-    AnnounceStart,
-    Signal(&'static str),
-    SetTimer(Timer, Duration),
-    /// Let the channel drain by itself; `poison` when a process may be left behind it.
-    AbandonChannel {
-        poison: bool,
-    },
-    /// Seal the output and write the final row.
-    Record,
-    /// Tell the caller.
-    Publish {
-        committed: bool,
-    },
-}
-
 /// How the exec ended, as far as it has.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ending {
@@ -152,28 +33,28 @@ pub(crate) struct Ending {
 /// The state machine and what it has learned.
 #[derive(Debug)]
 pub(crate) struct ExecCore {
-    phase: Phase,
-    timeout: Duration,
-    admitted: Instant,
-    requested: Option<Instant>,
-    started: Option<Instant>,
-    ended: Option<Instant>,
-    ran: Ran,
-    exit: Option<Exit>,
-    marked: bool,
-    cwd_missing: bool,
-    output_complete: bool,
+    pub(super) phase: Phase,
+    pub(super) timeout: Duration,
+    pub(super) admitted: Instant,
+    pub(super) requested: Option<Instant>,
+    pub(super) started: Option<Instant>,
+    pub(super) ended: Option<Instant>,
+    pub(super) ran: Ran,
+    pub(super) exit: Option<Exit>,
+    pub(super) marked: bool,
+    pub(super) cwd_missing: bool,
+    pub(super) output_complete: bool,
     /// Why it is being stopped; the first cause wins.
-    cause: Option<EndedBy>,
-    signals: Vec<&'static str>,
-    lease: Option<LeaseFacts>,
-    leased_at: Option<Instant>,
-    retry_after: Option<Duration>,
-    ending: Option<Ending>,
+    pub(super) cause: Option<EndedBy>,
+    pub(super) signals: Vec<&'static str>,
+    pub(super) lease: Option<LeaseFacts>,
+    pub(super) leased_at: Option<Instant>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) ending: Option<Ending>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Exit {
+pub(super) enum Exit {
     Code(u32),
     Signal(String),
 }
@@ -532,77 +413,6 @@ impl ExecCore {
             | EndedBy::Crash => self.end(Outcome::Cancelled, cause, Some(cancel_code(cause, self.ran)), now),
         }
     }
-
-    // === What the record is made of ===
-
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    pub(crate) fn ending(&self) -> Option<&Ending> {
-        self.ending.as_ref()
-    }
-
-    pub(crate) fn ran(&self) -> Ran {
-        self.ran
-    }
-
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
-    }
-
-    pub(crate) fn exit_code(&self) -> Option<u32> {
-        match (&self.exit, self.ending.as_ref().map(|ending| ending.outcome)) {
-            (Some(Exit::Code(code)), Some(Outcome::Exited)) => Some(*code),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn signal(&self) -> Option<String> {
-        match &self.exit {
-            Some(Exit::Signal(signal)) => Some(signal.clone()),
-            Some(Exit::Code(_)) | None => None,
-        }
-    }
-
-    pub(crate) fn kill(&self) -> Option<Kill> {
-        // The SSH signal request has no answer, so nothing is ever confirmed by it.
-        let sent: Vec<String> = self.signals.iter().map(|signal| (*signal).to_owned()).collect();
-        (!sent.is_empty()).then_some(Kill {
-            sent,
-            confirmed: false,
-        })
-    }
-
-    pub(crate) fn temperature(&self) -> Option<TunnelTemperature> {
-        self.lease.as_ref().map(|lease| lease.temperature)
-    }
-
-    /// From the start of the program, or from admission when it never started, to the end.
-    pub(crate) fn duration(&self) -> Duration {
-        let from = self.started.unwrap_or(self.admitted);
-        self.ended
-            .map_or(Duration::ZERO, |ended| ended.saturating_duration_since(from))
-    }
-
-    pub(crate) fn timing(&self, first_output: Option<Instant>) -> Timing {
-        let between = |from: Option<Instant>, to: Option<Instant>| {
-            Some(milliseconds(to?.saturating_duration_since(from?)))
-        };
-        Timing {
-            queued: between(Some(self.admitted), self.leased_at),
-            grant: self.lease.as_ref().and_then(|lease| lease.grant_ms),
-            connect: self.lease.as_ref().and_then(|lease| lease.connect_ms),
-            channel: self.lease.as_ref().and_then(|lease| lease.channel_ms),
-            first_byte: between(self.requested, first_output),
-            run: between(self.started, self.ended),
-        }
-    }
-}
-
-/// A duration in milliseconds, to the microsecond.
-pub(crate) fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
 fn cancel_code(by: EndedBy, ran: Ran) -> ErrorCode {

@@ -1,3 +1,4 @@
+use super::super::record::TunnelTemperature;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -32,10 +32,8 @@ pub struct Exec {
     pub duration_ms: u64,
     /// The timeout as applied, in seconds.
     pub timeout_s: u32,
-    /// Standard output.
-    pub stdout: StreamSummary,
-    /// Standard error, without Adit's own first line.
-    pub stderr: StreamSummary,
+    /// What was printed.
+    pub streams: Streams,
     /// Whether and how Adit stopped the program; null if it did not.
     pub kill: Option<Kill>,
     /// Whether a tunnel was open already when the exec asked for a channel.
@@ -126,6 +124,15 @@ impl From<ErrorCode> for ExecError {
             message: code.message().to_owned(),
         }
     }
+}
+
+/// Both output streams, summed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// Standard output.
+    pub stdout: StreamSummary,
+    /// Standard error, without Adit's own first line.
+    pub stderr: StreamSummary,
 }
 
 /// One output stream, counted to its end also where it was not kept.

@@ -4,6 +4,7 @@ pub mod boundary;
 mod connection;
 pub mod failure;
 mod grant;
+mod inbox;
 mod lease;
 mod observe;
 mod pool;

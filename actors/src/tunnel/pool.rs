@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::failure::TunnelError;
+use super::inbox::{Ask, AskAnswer, Shutdown, Withdraw};
 use super::observe::Observe;
 use super::snapshot::InstanceSnapshot;
-use super::supervisor::{Ask, AskAnswer, InstanceSupervisor, Shutdown, Surroundings, Withdraw};
+use super::supervisor::{InstanceSupervisor, Surroundings};
 use super::supervisor_core::{AskId, CoreSettings};
 use crate::arbiters::Arbiters;
 use crate::instance::{InstanceKey, InstanceTarget};

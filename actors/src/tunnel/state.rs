@@ -223,7 +223,8 @@ mod tests {
     #[tokio::test]
     async fn every_transition() {
         let now = Instant::now();
-        let states: [(&str, fn(Instant) -> TunnelState); 6] = [
+        type Make = fn(Instant) -> TunnelState;
+        let states: [(&str, Make); 6] = [
             ("dialing", |_| TunnelState::Dialing),
             ("handshaking", |_| TunnelState::Handshaking { expires_at: None }),
             ("awaiting_grant", |_| TunnelState::AwaitingGrant {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
 use russh::Channel;
 use russh::Disconnect;
 use russh::client::{Handle, Msg};
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::boundary::{Dialer, HostKeys, KeyGrants, Locator};
 use super::connection::{self, OpenError, Transport, TransportHandler};
 use super::failure::{GrantError, TunnelError, chain};
-use super::lease::{ChannelReturned, Lease, LeaseCounter, LeaseDropped, LeasedChannel};
+use super::inbox::AskAnswer;
+use super::lease::{Lease, LeaseCounter, LeasedChannel};
 use super::snapshot::LastError;
 use super::stream::Traffic;
 use super::supervisor_core::{AskId, CoreSettings, Effect, Event, SupervisorCore, TunnelId};
@@ -31,29 +32,6 @@ const KEY_PUSH_DEADLINE: Duration = Duration::from_secs(20);
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// Asks come through senders of their own, so this bounds nothing but what one sender can queue.
 const MAILBOX: usize = 64;
-
-/// What an exec gets for its ask.
-pub(crate) type AskAnswer = Result<LeasedChannel, TunnelError>;
-
-/// An exec wants a channel.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Ask {
-    pub(crate) ask: AskId,
-    /// The way as the asker's workspace has it at present.
-    pub(crate) target: InstanceTarget,
-    pub(crate) answer: oneshot::Sender<AskAnswer>,
-}
-
-/// It does not any more.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Withdraw(pub(crate) AskId);
-
-/// Refuse everyone, close everything.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Shutdown;
 
 /// The outer world of a supervisor.
 #[derive(Clone)]
@@ -73,7 +51,7 @@ pub(crate) struct InstanceSupervisor {
     pub(super) parts: BTreeMap<TunnelId, Parts>,
     pub(super) last_error: Option<LastError>,
     around: Surroundings,
-    asks: HashMap<AskId, oneshot::Sender<AskAnswer>>,
+    pub(super) asks: HashMap<AskId, oneshot::Sender<AskAnswer>>,
     key: Option<Arc<PrivateKey>>,
     grant_took: Option<Duration>,
     wake: Option<(Instant, SpawnHandle)>,
@@ -88,7 +66,7 @@ pub(super) struct Parts {
     asked_at: Instant,
     ready_after: Option<Duration>,
     link: Link,
-    spares: Vec<(Channel<Msg>, Duration)>,
+    pub(super) spares: Vec<(Channel<Msg>, Duration)>,
 }
 
 /// How far the SSH connection is.
@@ -472,58 +450,5 @@ impl Actor for InstanceSupervisor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-    }
-}
-
-impl Handler<Ask> for InstanceSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: Ask, ctx: &mut Self::Context) {
-        self.target = message.target;
-        self.asks.insert(message.ask, message.answer);
-        self.feed(Event::Ask { ask: message.ask }, ctx);
-    }
-}
-
-impl Handler<Withdraw> for InstanceSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, Withdraw(ask): Withdraw, ctx: &mut Self::Context) {
-        self.asks.remove(&ask);
-        self.feed(Event::Withdraw { ask }, ctx);
-    }
-}
-
-impl Handler<LeaseDropped> for InstanceSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, LeaseDropped { tunnel, poisoned }: LeaseDropped, ctx: &mut Self::Context) {
-        let Some(parts) = self.parts.get(&tunnel) else {
-            return;
-        };
-        let live = parts.leases.live();
-        if poisoned {
-            self.feed(Event::Poisoned { tunnel }, ctx);
-        }
-        self.feed(Event::Leases { tunnel, live }, ctx);
-    }
-}
-
-impl Handler<ChannelReturned> for InstanceSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, ChannelReturned { tunnel, channel }: ChannelReturned, ctx: &mut Self::Context) {
-        if let Some(parts) = self.parts.get_mut(&tunnel) {
-            parts.spares.push((channel, Duration::ZERO));
-            self.feed(Event::ChannelReturned { tunnel }, ctx);
-        }
-    }
-}
-
-impl Handler<Shutdown> for InstanceSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
-        self.feed(Event::Shutdown, ctx);
     }
 }

@@ -16,18 +16,12 @@ pub(crate) struct Output {
 }
 
 /// The `Exec` with `stdout` and `stderr` as text; `stdout_b64` and `stderr_b64` beside them for what was not UTF-8.
-///
-/// The text takes the place that the streams' counts have in a bare `Exec`; the counts go to `stdout_summary` and
-/// `stderr_summary`.
 pub(crate) fn with_output(exec: &Exec, output: &Output) -> Value {
     let mut object = match bare(exec) {
         Value::Object(object) => object,
         other => Map::from_iter([("exec".to_owned(), other)]),
     };
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-        if let Some(summary) = object.remove(name) {
-            object.insert(format!("{name}_summary"), summary);
-        }
         let text = String::from_utf8_lossy(bytes);
         if let Cow::Owned(_) = text {
             object.insert(format!("{name}_b64"), STANDARD.encode(bytes).into());
@@ -65,6 +59,6 @@ mod tests {
         assert_eq!(object["stderr"], json!("a\u{fffd}"));
         assert_eq!(object["stderr_b64"], json!("Yf8="));
         assert_eq!(object["exit_code"], json!(3));
-        assert_eq!(object["stdout_summary"]["truncated"], json!(false));
+        assert_eq!(object["streams"]["stdout"]["truncated"], json!(false));
     }
 }

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::failure::TunnelError;
 use super::grant::{Grant, GrantEvent};
-use super::state::{TunnelEvent, TunnelState};
+use super::state::{Channels, TunnelEvent, TunnelState};
 use crate::exec::TunnelTemperature;
 
-/// Number of a tunnel within its supervisor.
-pub(crate) type TunnelId = u64;
-/// Number of an ask within the process.
-pub(crate) type AskId = u64;
+mod event;
+mod settle;
+
+pub(crate) use event::{AskId, Effect, Event, TunnelId};
 
 /// Longest pause between two tries to connect.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
@@ -34,100 +34,6 @@ pub(crate) struct CoreSettings {
     pub(crate) max_tunnels: usize,
     /// Bound of the queue of waiters.
     pub(crate) max_waiters: usize,
-}
-
-/// What happens to an instance.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    /// An exec wants a channel.
-    Ask {
-        ask: AskId,
-    },
-    /// It does not any more.
-    Withdraw {
-        ask: AskId,
-    },
-    KeyPushed {
-        pushed_at: Instant,
-        request_id: Option<String>,
-    },
-    KeyPushFailed {
-        error: TunnelError,
-        jitter: f64,
-    },
-    Dialed {
-        tunnel: TunnelId,
-        max_duration: Option<Duration>,
-    },
-    Handshaken {
-        tunnel: TunnelId,
-    },
-    LoggedIn {
-        tunnel: TunnelId,
-    },
-    /// It failed before it was ready. `jitter` is in 0..1.
-    ConnectFailed {
-        tunnel: TunnelId,
-        error: TunnelError,
-        jitter: f64,
-    },
-    ChannelOpened {
-        tunnel: TunnelId,
-    },
-    ChannelRefused {
-        tunnel: TunnelId,
-        retry_after: Duration,
-        jitter: f64,
-    },
-    /// A leased channel came back unused.
-    ChannelReturned {
-        tunnel: TunnelId,
-    },
-    /// The lease guards were counted.
-    Leases {
-        tunnel: TunnelId,
-        live: usize,
-    },
-    /// A process may be left behind one of its channels.
-    Poisoned {
-        tunnel: TunnelId,
-    },
-    Lost {
-        tunnel: TunnelId,
-    },
-    Wake,
-    Shutdown,
-}
-
-/// What the shell is to do.
-#[derive(Clone, Debug)]
-pub(crate) enum Effect {
-    PushKey,
-    /// The grant has ended: forget the private key.
-    ForgetKey,
-    Dial {
-        tunnel: TunnelId,
-    },
-    Authenticate {
-        tunnel: TunnelId,
-    },
-    OpenChannel {
-        tunnel: TunnelId,
-    },
-    /// Give one of the tunnel's spare channels to the asker.
-    HandOver {
-        ask: AskId,
-        tunnel: TunnelId,
-        temperature: TunnelTemperature,
-    },
-    Refuse {
-        ask: AskId,
-        error: TunnelError,
-    },
-    Close {
-        tunnel: TunnelId,
-        reason: &'static str,
-    },
 }
 
 #[derive(Debug)]
@@ -388,170 +294,9 @@ impl SupervisorCore {
         }
     }
 
-    // === Coming to rest ===
-
-    fn settle(&mut self, now: Instant) {
-        self.expire_waiters(now);
-        self.clear_due_retries(now);
-        self.hand_over_spares();
-        self.open_channels();
-        self.dial_if_needed(now);
-        self.log_in(now);
-        self.close_unused(now);
-    }
-
-    fn expire_waiters(&mut self, now: Instant) {
-        let (late, waiting): (VecDeque<_>, VecDeque<_>) =
-            self.waiters.drain(..).partition(|waiter| waiter.deadline <= now);
-        self.waiters = waiting;
-        self.effects.extend(late.into_iter().map(|waiter| Effect::Refuse {
-            ask: waiter.ask,
-            error: TunnelError::StartTimeout,
-        }));
-    }
-
-    fn clear_due_retries(&mut self, now: Instant) {
-        for tunnel in self.tunnels.values_mut() {
-            if let Some(channels) = tunnel.state.channels_mut() {
-                channels.retry_at = channels.retry_at.filter(|at| now < *at);
-            }
-        }
-    }
-
-    fn hand_over_spares(&mut self) {
-        for (id, tunnel) in &mut self.tunnels {
-            let TunnelState::Ready(channels) = &mut tunnel.state else {
-                continue;
-            };
-            while channels.spares > 0
-                && let Some(waiter) = self.waiters.pop_front()
-            {
-                channels.hand_over();
-                let (ask, temperature) = (waiter.ask, waiter.temperature);
-                self.effects.push(Effect::HandOver {
-                    ask,
-                    tunnel: *id,
-                    temperature,
-                });
-            }
-        }
-    }
-
-    fn open_channels(&mut self) {
-        let on_the_way: usize = self.ready().map(|(_, channels)| channels.opening).sum();
-        let mut needed = self.waiters.len().saturating_sub(on_the_way);
-        let nobody_waits = self.waiters.is_empty();
-        for (id, tunnel) in &mut self.tunnels {
-            let TunnelState::Ready(channels) = &mut tunnel.state else {
-                continue;
-            };
-            let spares_missing = if nobody_waits {
-                self.settings
-                    .spare_channels
-                    .saturating_sub(channels.spares + channels.opening)
-            } else {
-                0
-            };
-            let mut wanted = needed.max(spares_missing);
-            while wanted > 0 && channels.has_room() {
-                channels.opening += 1;
-                wanted -= 1;
-                needed = needed.saturating_sub(1);
-                self.effects.push(Effect::OpenChannel { tunnel: *id });
-            }
-        }
-    }
-
-    /// A tunnel when there is none, a second one only when every channel of the first is taken and someone waits.
-    fn dial_if_needed(&mut self, now: Instant) {
-        let on_the_way: usize = self.ready().map(|(_, channels)| channels.opening).sum();
-        let is_connecting = self.tunnels.values().any(|tunnel| tunnel.state.is_connecting());
-        let usable = self
-            .tunnels
-            .values()
-            .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_)))
-            .count();
-        let backing_off = self.backoff.as_ref().is_some_and(|backoff| now < backoff.until);
-        if self.waiters.len() <= on_the_way
-            || is_connecting
-            || usable >= self.settings.max_tunnels
-            || backing_off
-        {
-            return;
-        }
-        self.last_tunnel += 1;
-        let tunnel = self.last_tunnel;
-        self.tunnels.insert(
-            tunnel,
-            Tunnel {
-                asked_at: now,
-                state: TunnelState::Dialing,
-            },
-        );
-        self.effects.push(Effect::Dial { tunnel });
-    }
-
-    /// A key beside dial and key exchange; a login when both are there.
-    fn log_in(&mut self, now: Instant) {
-        let margin = self.settings.grant_margin;
-        let is_authenticating = self
-            .tunnels
-            .values()
-            .any(|tunnel| matches!(tunnel.state, TunnelState::Authenticating { .. }));
-        let is_stale = matches!(self.grant, Grant::Live { .. }) && !self.grant.is_usable(margin, now);
-        if is_stale && !is_authenticating {
-            self.grant_on(GrantEvent::Expired);
-            self.effects.push(Effect::ForgetKey);
-        }
-        let is_wanted = self.tunnels.values().any(|tunnel| {
-            tunnel.state.is_connecting() && !matches!(tunnel.state, TunnelState::Authenticating { .. })
-        });
-        if is_wanted && self.grant == Grant::None && !is_authenticating {
-            self.grant_on(GrantEvent::Push);
-            self.effects.push(Effect::PushKey);
-        }
-        if self.grant.is_usable(margin, now) {
-            let waiting = self
-                .tunnels
-                .iter()
-                .filter(|(_, t)| matches!(t.state, TunnelState::AwaitingGrant { .. }));
-            for tunnel in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-                self.tunnel_on(tunnel, TunnelEvent::LoginStarted);
-                self.effects.push(Effect::Authenticate { tunnel });
-            }
-        }
-    }
-
-    fn close_unused(&mut self, now: Instant) {
-        let idle_timeout = self.settings.idle_timeout;
-        let unused: Vec<(TunnelId, &'static str)> = self
-            .tunnels
-            .iter()
-            .filter_map(|(id, tunnel)| match &tunnel.state {
-                TunnelState::Retiring(channels) if channels.leased == 0 => Some((*id, "retired")),
-                TunnelState::Ready(channels)
-                    if channels
-                        .idle_since
-                        .is_some_and(|since| since + idle_timeout <= now) =>
-                {
-                    Some((*id, "idle"))
-                }
-                TunnelState::Ready(_)
-                | TunnelState::Retiring(_)
-                | TunnelState::Dialing
-                | TunnelState::Handshaking { .. }
-                | TunnelState::AwaitingGrant { .. }
-                | TunnelState::Authenticating { .. } => None,
-            })
-            .collect();
-        for (tunnel, reason) in unused {
-            self.close(tunnel, reason);
-        }
-    }
-
     // === Small parts ===
 
-    fn ready(&self) -> impl Iterator<Item = (TunnelId, &super::state::Channels)> {
+    fn ready(&self) -> impl Iterator<Item = (TunnelId, &Channels)> {
         self.tunnels
             .iter()
             .filter_map(|(id, tunnel)| match &tunnel.state {
@@ -564,14 +309,14 @@ impl SupervisorCore {
             })
     }
 
-    fn channels(&self, tunnel: TunnelId) -> Option<&super::state::Channels> {
+    fn channels(&self, tunnel: TunnelId) -> Option<&Channels> {
         self.tunnels
             .get(&tunnel)
             .and_then(|tunnel| tunnel.state.channels())
     }
 
     /// An event about a tunnel that has been closed meanwhile means nothing.
-    fn with_channels(&mut self, tunnel: TunnelId, change: impl FnOnce(&mut super::state::Channels)) {
+    fn with_channels(&mut self, tunnel: TunnelId, change: impl FnOnce(&mut Channels)) {
         if let Some(channels) = self
             .tunnels
             .get_mut(&tunnel)
@@ -641,5 +386,4 @@ impl SupervisorCore {
 }
 
 #[cfg(test)]
-#[path = "supervisor_core_tests.rs"]
 mod tests;
