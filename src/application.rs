@@ -221,6 +221,19 @@ impl Application {
     /// # Errors
     /// [`RunError`] when rows could not be written, or a server ended by itself.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        self.run_until(stop, std::future::pending()).await
+    }
+
+    /// The same; when `hurry` completes after `stop`, the grace is over at once: running execs are cancelled, and their
+    /// rows are still written.
+    ///
+    /// # Errors
+    /// [`RunError`] when rows could not be written, or a server ended by itself.
+    pub async fn run_until(
+        self,
+        stop: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<(), RunError> {
         let handles: Vec<_> = self.servers.iter().map(Server::handle).collect();
         let mut servers = JoinSet::new();
         for server in self.servers {
@@ -235,7 +248,7 @@ impl Application {
             self.grace
         );
         let (unwritten, ()) = tokio::join!(
-            self.engine.shutdown(self.grace, self.flush_timeout),
+            end_execs(&self.engine, self.grace, self.flush_timeout, hurry),
             stop_servers(&handles, self.grace + self.flush_timeout + SHUTDOWN_MARGIN),
         );
         self.store.close().await;
@@ -261,6 +274,22 @@ fn start_servers(listeners: Listeners, state: &HttpState) -> io::Result<Vec<Serv
         servers.push(http::start(listener, state.clone(), Surface::Admin)?);
     }
     Ok(servers)
+}
+
+async fn end_execs(
+    engine: &Engine,
+    grace: Duration,
+    flush: Duration,
+    hurry: impl Future<Output = ()>,
+) -> Vec<Uuid> {
+    tokio::select! {
+        unwritten = engine.shutdown(grace, flush) => unwritten,
+        // Shutting down again without a grace takes up where the first stood.
+        () = hurry => {
+            tracing::info!("told again to stop: running execs are cancelled");
+            engine.shutdown(Duration::ZERO, flush).await
+        }
+    }
 }
 
 /// The servers close their listeners at once and wait for the answers under way.

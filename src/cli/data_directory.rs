@@ -20,11 +20,9 @@ pub(super) struct DataDirectory {
     path: PathBuf,
 }
 
-/// What `dev.env` holds: how to reach the service that was started, and as whom.
+/// As whom to try the service out.
 #[derive(Debug)]
 pub(super) struct Access {
-    /// Base URL of the service.
-    pub(super) url: String,
     /// A token that opens the workspace.
     pub(super) token: SecretString,
     /// A token that opens `/admin`.
@@ -73,15 +71,20 @@ impl DataDirectory {
         Ok(key)
     }
 
-    /// What `dev.env` said at the last start. A file that was changed beyond use counts as none: its tokens are only
+    /// What was kept at an earlier start. A file that was changed beyond use counts as none: its tokens are only
     /// for trying out, and new ones cost nothing.
     pub(super) fn access(&self) -> Result<Option<Access>, CliError> {
-        Ok(self.read("dev.env")?.and_then(|text| Access::parse(&text)))
+        Ok(self.read("access")?.and_then(|text| Access::parse(&text)))
     }
 
-    /// Writes `dev.env`, and returns its path.
-    pub(super) fn keep_access(&self, access: &Access) -> Result<PathBuf, CliError> {
-        self.write("dev.env", &access.to_text())?;
+    /// Keeps this for the next start.
+    pub(super) fn keep_access(&self, access: &Access) -> Result<(), CliError> {
+        self.write("access", &access.to_text())
+    }
+
+    /// Writes `dev.env`, for a shell that talks to the service at `url`, and returns its path.
+    pub(super) fn write_environment(&self, access: &Access, url: &str) -> Result<PathBuf, CliError> {
+        self.write("dev.env", &format!("ADIT_URL={url}\n{}", access.to_text()))?;
         Ok(self.file("dev.env"))
     }
 
@@ -119,8 +122,7 @@ impl Access {
     /// KEY=VALUE lines for `set -a; . FILE`. No value needs quotes: they are URLs, base64url and a UUID.
     fn to_text(&self) -> String {
         format!(
-            "ADIT_URL={}\nADIT_TOKEN={}\nADIT_ADMIN_TOKEN={}\nADIT_WORKSPACE={}\n",
-            self.url,
+            "ADIT_TOKEN={}\nADIT_ADMIN_TOKEN={}\nADIT_WORKSPACE={}\n",
             self.token.expose_secret(),
             self.admin_token.expose_secret(),
             self.workspace,
@@ -138,7 +140,6 @@ impl Access {
                 .map(SecretString::from)
         };
         Some(Self {
-            url: value("ADIT_URL")?.to_owned(),
             token: secret("ADIT_TOKEN")?,
             admin_token: secret("ADIT_ADMIN_TOKEN")?,
             workspace: value("ADIT_WORKSPACE")?.parse().ok()?,
@@ -159,12 +160,19 @@ mod tests {
         let directory = DataDirectory::open(&path).unwrap();
         assert!(directory.access().unwrap().is_none());
         let access = Access {
-            url: "http://127.0.0.1:8080".to_owned(),
             token: "a-token".into(),
             admin_token: "an-admin-token".into(),
             workspace: uuid::Uuid::from_u128(7),
         };
-        let file = directory.keep_access(&access).unwrap();
+        directory.keep_access(&access).unwrap();
+        let file = directory
+            .write_environment(&access, "http://127.0.0.1:8080")
+            .unwrap();
+        let environment = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            environment,
+            format!("ADIT_URL=http://127.0.0.1:8080\n{}", access.to_text())
+        );
         let first_key = directory.host_key().unwrap().public_openssh().unwrap();
 
         let again = DataDirectory::open(&path).unwrap();
@@ -172,9 +180,12 @@ mod tests {
         assert_eq!(again.host_key().unwrap().public_openssh().unwrap(), first_key);
         let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        assert_eq!([mode(&file), mode(&again.file("host_key"))], [0o600, 0o600]);
+        assert_eq!(
+            [&file, &again.file("access"), &again.file("host_key")].map(|path| mode(path)),
+            [0o600; 3]
+        );
 
-        std::fs::write(file, "ADIT_TOKEN=\n").unwrap();
+        std::fs::write(again.file("access"), "ADIT_TOKEN=\n").unwrap();
         assert!(again.access().unwrap().is_none());
         std::fs::write(again.file("host_key"), "no key").unwrap();
         again.host_key().unwrap_err();

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::data_directory::{Access, DataDirectory};
 use super::failure::CliError;
-use super::{logging, signals};
+use super::logging;
+use super::signals::StopRequests;
 use crate::application::{Application, Listeners, target_defaults};
 use crate::settings::Settings;
 use crate::store::{self, Authorization, NewWorkspace, Store, TokenScope};
@@ -54,7 +55,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     settings.http.listen = args.listen;
     settings.admin.listen = None;
     // First, so that a taken port leaves the data of the one who has it alone.
-    let listeners = Listeners::bind(&settings)?;
+    let listeners = Listeners::bind(&settings).map_err(|source| CliError::Listen {
+        address: args.listen,
+        source,
+    })?;
     let directory = DataDirectory::open(&args.data_dir)?;
     settings.store.url = format!("sqlite://{}", directory.file("adit.db").display()).into();
 
@@ -64,15 +68,16 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         },
         ..Instance::default()
     };
-    let access = prepare(&directory, &settings, &instance, listeners.address()).await?;
+    let access = prepare(&directory, &settings, &instance).await?;
     let (emulator, credentials) = start_emulator(&mut settings, instance).await?;
     settings.admin.tokens = vec![access.admin_token.clone()];
 
-    let stop = signals::stop_requested()?;
+    let signals = StopRequests::listen()?;
     let application = Application::build_on(listeners, settings, Some(credentials)).await?;
-    let environment_file = directory.keep_access(&access)?;
-    print!("{}", next_steps(&access, &args.data_dir, &environment_file));
-    let result = application.run(stop).await;
+    let url = format!("http://{}", application.address());
+    let environment_file = directory.write_environment(&access, &url)?;
+    print!("{}", next_steps(&access, &url, &args.data_dir, &environment_file));
+    let result = application.run_until(signals.asked(1), signals.asked(2)).await;
     emulator.stop().await;
     Ok(result?)
 }
@@ -83,15 +88,17 @@ async fn prepare(
     directory: &DataDirectory,
     settings: &Settings,
     instance: &Instance,
-    address: SocketAddr,
 ) -> Result<Access, CliError> {
     let store_url = settings.store.url.expose_secret();
     store::migrate(store_url).await?;
     let store = store::connect(store_url, target_defaults(settings)).await?;
-    let url = format!("http://{address}");
     let access = match directory.access()? {
-        Some(kept) if still_opens(store.as_ref(), &kept).await? => Access { url, ..kept },
-        _ => make_access(store.as_ref(), instance, url).await?,
+        Some(kept) if still_opens(store.as_ref(), &kept).await? => kept,
+        _ => {
+            let made = make_access(store.as_ref(), instance).await?;
+            directory.keep_access(&made)?;
+            made
+        }
     };
     store.close().await;
     Ok(access)
@@ -110,7 +117,7 @@ async fn still_opens(store: &dyn Store, kept: &Access) -> Result<bool, CliError>
     ))
 }
 
-async fn make_access(store: &dyn Store, instance: &Instance, url: String) -> Result<Access, CliError> {
+async fn make_access(store: &dyn Store, instance: &Instance) -> Result<Access, CliError> {
     let workspace = Uuid::new_v4();
     store
         .add_workspace(&NewWorkspace {
@@ -131,7 +138,6 @@ async fn make_access(store: &dyn Store, instance: &Instance, url: String) -> Res
         .add_token(&tokens::record(&token, TokenScope::Workspace(workspace), None))
         .await?;
     Ok(Access {
-        url,
         token,
         admin_token: tokens::generate(),
         workspace,
@@ -165,13 +171,8 @@ fn credentials(access_key_id: String, secret: &SecretString) -> aws_credential_t
     aws_credential_types::Credentials::new(access_key_id, secret.expose_secret(), None, None, "adit dev")
 }
 
-fn next_steps(access: &Access, data_dir: &Path, environment_file: &Path) -> String {
-    let Access {
-        url,
-        token,
-        workspace,
-        ..
-    } = access;
+fn next_steps(access: &Access, url: &str, data_dir: &Path, environment_file: &Path) -> String {
+    let Access { token, workspace, .. } = access;
     let adit = std::env::current_exe().map_or_else(|_| "adit".to_owned(), |path| shell_word(&shorten(&path)));
     let environment_file = shell_word(&shorten(environment_file));
     let mut text = format!("\nAdit is at {url}. Its one instance is this machine: commands run as you.\n");

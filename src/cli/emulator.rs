@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend, Settings};
 
 use super::failure::CliError;
-use super::{logging, signals};
+use super::logging;
+use super::signals::StopRequests;
 use crate::settings::Log;
 
 /// Run the emulator of EC2 Instance Connect alone.
@@ -87,7 +88,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
                 .push(instance(number, external, directory.clone()).await?);
         }
     }
-    let stop = signals::stop_requested()?;
+    let signals = StopRequests::listen()?;
     let instances = settings.instances.clone();
     let endpoint_id = settings.endpoint_id.clone();
     let emulator = Emulator::start(settings).await?;
@@ -102,7 +103,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             place(&instance.backend)
         );
     }
-    stop.await;
+    signals.asked(1).await;
     emulator.stop().await;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,6 +28,14 @@ pub(super) enum CliError {
     Store(#[from] StoreError),
     #[error("the service could not be started")]
     Start(#[from] ApplicationError),
+    #[error(
+        "`adit dev` can't have {address}; if another one is running, give this one `--listen 127.0.0.1:0`"
+    )]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: ApplicationError,
+    },
     #[error("the service did not end well")]
     Run(#[from] RunError),
     #[error("the emulator could not be started")]

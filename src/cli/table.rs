@@ -5,7 +5,8 @@ pub(super) fn print<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[Stri
     print!("{}", render(header, rows));
 }
 
-fn render<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+/// The same as text.
+pub(super) fn render<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
     let mut widths = header.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

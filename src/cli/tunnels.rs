@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::sleep;
 
 use super::service_access::{self, ADIT_FAILED};
+use super::table;
 
 /// How often `--watch` asks.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -53,8 +54,8 @@ async fn show(args: TunnelsArgs) -> Result<(), String> {
         let text = match (args.json, args.watch) {
             (true, false) => serde_json::to_string_pretty(&instances).map_err(|error| error.to_string())?,
             (true, true) => serde_json::to_string(&instances).map_err(|error| error.to_string())?,
-            (false, false) => table(&instances),
-            (false, true) => format!("{CLEAR}{}", table(&instances)),
+            (false, false) => overview(&instances),
+            (false, true) => format!("{CLEAR}{}", overview(&instances)),
         };
         match print(&text).await {
             Ok(()) => {}
@@ -93,31 +94,16 @@ const HEADINGS: [&str; 13] = [
 ];
 
 /// One row a tunnel; an instance without one has a row of its own.
-fn table(instances: &[InstanceSnapshot]) -> String {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
+fn overview(instances: &[InstanceSnapshot]) -> String {
+    let mut rows = Vec::new();
     for instance in instances {
         if instance.tunnels.is_empty() {
             rows.push(row(instance, None));
         }
         rows.extend(instance.tunnels.iter().map(|tunnel| row(instance, Some(tunnel))));
     }
-    let mut widths = [0; HEADINGS.len()];
-    for cells in &rows {
-        for (width, cell) in widths.iter_mut().zip(cells) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for cells in &rows {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(padded.join("  ").trim_end());
-        text.push('\n');
-    }
-    if instances.is_empty() {
+    let mut text = table::render(HEADINGS, &rows);
+    if rows.is_empty() {
         text.push_str("(no tunnels)\n");
     }
     text
@@ -164,7 +150,7 @@ mod tests {
     use adit_actors::tunnel::InstanceSnapshot;
     use serde_json::json;
 
-    use super::table;
+    use super::overview;
 
     #[test]
     fn one_row_a_tunnel_and_one_for_an_instance_without() {
@@ -186,7 +172,7 @@ mod tests {
             instance("i-2", json!([]), error),
         ]))
         .unwrap();
-        let text = table(&instances);
+        let text = overview(&instances);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4);
         assert_eq!(

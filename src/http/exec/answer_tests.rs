@@ -179,7 +179,7 @@ async fn read_answer(mut connection: TcpStream) -> Answer {
         body
     };
     Answer {
-        status: head[9..12].parse().unwrap(),
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
         head,
         body,
     }

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn output_is_text_and_base64_only_where_it_must_be() {
         let output = Output {
-            stdout: "h\u{e9}\n"[..].into(),
+            stdout: "h\u{e9}\n".as_bytes().into(),
             stderr: b"a\xff"[..].into(),
         };
         let object = with_output(&exited(3), &output);

@@ -8,6 +8,9 @@ mod audit;
 mod failure;
 mod host_keys;
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -125,11 +128,8 @@ impl Store for SqliteStore {
 /// # Errors
 /// [`ConnectError`].
 pub async fn migrate(path: &Path) -> Result<usize, ConnectError> {
-    let mut connection = connect_options(path)
-        .create_if_missing(true)
-        .connect()
-        .await
-        .map_err(open_error)?;
+    create_for_owner(path).map_err(|error| ConnectError::Open(error.into()))?;
+    let mut connection = connect_options(path).connect().await.map_err(open_error)?;
     let migrator = migrator();
     let before = applied(&mut connection).await?.len();
     migrator
@@ -139,6 +139,19 @@ pub async fn migrate(path: &Path) -> Result<usize, ConnectError> {
     let after = applied(&mut connection).await?.len();
     connection.close().await.map_err(open_error)?;
     Ok(after.saturating_sub(before))
+}
+
+/// The audit is for its owner's eyes. SQLite gives the files beside the database the same mode.
+fn create_for_owner(path: &Path) -> io::Result<()> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn connect_options(path: &Path) -> SqliteConnectOptions {

@@ -1,5 +1,6 @@
 //! The store suite on SQLite, and what only SQLite has: files, migrations and crashes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +168,12 @@ async fn committed_rows_survive_a_killed_process() {
 #[tokio::test]
 async fn commits_are_durable_and_readers_cannot_write() {
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = opened(&directory).await;
+    let (path, store) = opened(&directory).await;
+    let log = directory.path().join("adit.db-wal");
+    for file in [&path, &log] {
+        let mode = std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "the audit is its owner's: {}", file.display());
+    }
     for pool in [&store.writer, &store.readers] {
         for (pragma, value) in [("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 5_000)] {
             let found: i64 = sqlx::query_scalar(AssertSqlSafe(format!("PRAGMA {pragma}")))

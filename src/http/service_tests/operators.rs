@@ -1,0 +1,137 @@
+//! The routes as a whole, and those for operators.
+
+use std::time::Duration;
+
+use adit_actors::engine::EngineSettings;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{ADMIN, Aws, BOUND, Service, TRUE};
+use crate::http::{Access, HttpOptions, ROUTES, Surface};
+use crate::store::TokenScope;
+
+#[actix_web::test]
+async fn every_route_refuses_who_has_no_business_there() {
+    let service = Service::plain().await;
+    let workspace = service.workspace(4, Some(service.org().await), true).await;
+    let (_, token) = service.token(TokenScope::Workspace(workspace)).await;
+    for route in &ROUTES {
+        let path = route
+            .path
+            .replace("{workspace_id}", &workspace.to_string())
+            .replace("{instance_id}", "i-0123456789abcdef0");
+        assert!(
+            !path.contains('{'),
+            "{path}: give this test a value for the parameter"
+        );
+        let ask = async |token| service.ask(route.method, &path, token, &[], "").await;
+        match route.access {
+            Access::Tenant => {
+                assert_eq!(ask(None).await.code(), "unauthenticated", "{path}");
+                assert_eq!(ask(Some(ADMIN)).await.code(), "unauthenticated", "{path}");
+            }
+            Access::Admin => {
+                assert_eq!(ask(None).await.code(), "unauthenticated", "{path}");
+                assert_eq!(ask(Some("unknown")).await.code(), "unauthenticated", "{path}");
+                let answer = ask(Some(token.as_str())).await;
+                assert_eq!(
+                    (answer.status, answer.code().as_str()),
+                    (403, "not_admin"),
+                    "{path}"
+                );
+            }
+            Access::Anyone => assert_eq!(ask(None).await.status, 200, "{path}"),
+        }
+    }
+    assert_eq!(service.dispatched(), (0, 0));
+    service.stop().await;
+}
+
+#[actix_web::test]
+async fn admins_see_tunnels_and_the_tenant_guard_is_not_theirs() {
+    let options = HttpOptions {
+        tenant_org: Some(Uuid::new_v4()),
+        ..HttpOptions::default()
+    };
+    let service = Service::with(options, EngineSettings::default(), Aws::default(), Surface::Both).await;
+    let listed = service.ask("GET", "/admin/tunnels", Some(ADMIN), &[], "").await;
+    assert_eq!((listed.status, listed.json()), (200, json!({ "data": [] })));
+    let absent = service
+        .ask("GET", "/admin/tunnels/i-0123456789abcdef0", Some(ADMIN), &[], "")
+        .await;
+    assert_eq!((absent.status, absent.code().as_str()), (404, "not_found"));
+    let ready = service.ask("GET", "/readyz", None, &[], "").await;
+    let checks = json!({ "store": "ok", "audit": "ok", "shutdown": "ok" });
+    assert_eq!(
+        (ready.status, ready.json()),
+        (200, json!({ "status": "ready", "checks": checks }))
+    );
+    service.stop().await;
+
+    let service = Service::plain().await;
+    let workspace = service.workspace(3, Some(service.org().await), true).await;
+    let (_, token) = service.token(TokenScope::Workspace(workspace)).await;
+    service.exec(workspace, Some(&token), TRUE).await;
+    let listed = service
+        .ask("GET", "/admin/tunnels", Some(ADMIN), &[], "")
+        .await
+        .json();
+    let instance_id = listed["data"][0]["instance_id"].as_str().unwrap().to_owned();
+    assert_eq!(listed["data"][0]["last_error"]["code"], "grant_denied");
+    let shown = service
+        .ask(
+            "GET",
+            &format!("/admin/tunnels/{instance_id}"),
+            Some(ADMIN),
+            &[],
+            "",
+        )
+        .await
+        .json();
+    assert_eq!(shown["data"][0]["instance_id"], instance_id.as_str());
+    service.stop().await;
+}
+
+#[actix_web::test]
+async fn readiness_says_that_the_service_is_stopping() {
+    let service = Service::plain().await;
+    service.engine.shutdown(Duration::ZERO, BOUND).await;
+    let ready = service.ask("GET", "/readyz", None, &[], "").await;
+    assert_eq!((ready.status, ready.code().as_str()), (503, "shutting_down"));
+    assert_eq!(ready.json()["checks"]["shutdown"], "under way");
+    assert_eq!(service.ask("GET", "/healthz", None, &[], "").await.status, 200);
+    service.server.stop(false).await;
+}
+
+#[actix_web::test]
+async fn each_surface_serves_its_own_routes_only() {
+    for (surface, tenant, admin) in [
+        (Surface::Public, 401, 404),
+        (Surface::Admin, 404, 401),
+        (Surface::Both, 401, 401),
+    ] {
+        let service = Service::with(
+            HttpOptions::default(),
+            EngineSettings::default(),
+            Aws::default(),
+            surface,
+        )
+        .await;
+        assert_eq!(
+            service.exec(Uuid::new_v4(), None, TRUE).await.status,
+            tenant,
+            "{surface:?}"
+        );
+        assert_eq!(
+            service.ask("GET", "/admin/tunnels", None, &[], "").await.status,
+            admin,
+            "{surface:?}"
+        );
+        assert_eq!(
+            service.ask("GET", "/healthz", None, &[], "").await.status,
+            200,
+            "{surface:?}"
+        );
+        service.stop().await;
+    }
+}
