@@ -301,3 +301,7 @@ impl Drop for RunningExec {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests/mod.rs"]
+mod tests;

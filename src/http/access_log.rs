@@ -2,7 +2,7 @@
 //!
 //! The line has no path, query, header or body: a path that was typed wrongly may hold a token.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -21,27 +21,29 @@ use super::request_ids::RequestIds;
 /// What a handler tells the log of its request. Shared with the line, which outlives a handler that is dropped because
 /// its client has gone.
 #[derive(Clone, Debug, Default)]
-struct Subject(Rc<Cell<Named>>);
+struct Subject(Rc<RefCell<Named>>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Named {
+    route: Option<String>,
     workspace_id: Option<Uuid>,
     exec_id: Option<Uuid>,
 }
 
 impl Subject {
     fn update(request: &HttpRequest, change: impl FnOnce(&mut Named)) {
-        if let Some(Self(cell)) = request.extensions().get::<Self>() {
-            let mut named = cell.get();
-            change(&mut named);
-            cell.set(named);
+        if let Some(Self(named)) = request.extensions().get::<Self>() {
+            change(&mut named.borrow_mut());
         }
     }
 }
 
 /// Names the workspace in the request's log line; only once the caller is known to have a right to it.
 pub(crate) fn name_workspace(request: &HttpRequest, workspace_id: Uuid) {
-    Subject::update(request, |named| named.workspace_id = Some(workspace_id));
+    Subject::update(request, |named| {
+        named.workspace_id = Some(workspace_id);
+        named.route = request.match_pattern();
+    });
 }
 
 /// Names the exec in the request's log line.
@@ -59,7 +61,6 @@ pub(crate) async fn log_access(
     request.extensions_mut().insert(subject.clone());
     let mut line = Line {
         method: request.method().clone(),
-        route: None,
         status: None,
         subject,
         request_id: ids.request_id().map(str::to_owned),
@@ -67,7 +68,7 @@ pub(crate) async fn log_access(
         finished: false,
     };
     let mut response = next.call(request).await?;
-    line.route = response.request().match_pattern();
+    line.subject.0.borrow_mut().route = response.request().match_pattern();
     line.status = Some(response.status().as_u16());
     ids.write(response.headers_mut());
     Ok(response.map_body(|_, body| LoggedBody { body, line }))
@@ -103,7 +104,6 @@ impl MessageBody for LoggedBody {
 #[derive(Debug)]
 struct Line {
     method: Method,
-    route: Option<String>,
     status: Option<u16>,
     subject: Subject,
     request_id: Option<String>,
@@ -113,20 +113,18 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Named {
-            workspace_id,
-            exec_id,
-        } = self.subject.0.get();
+        let named = self.subject.0.borrow();
         tracing::info!(
             http.method = %self.method,
-            http.route = self.route.as_deref(),
+            http.route = named.route.as_deref(),
             http.status = self.status,
             http.finished = self.finished,
             duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            workspace.id = workspace_id.map(tracing::field::display),
-            exec.id = exec_id.map(tracing::field::display),
+            workspace.id = named.workspace_id.map(tracing::field::display),
+            exec.id = named.exec_id.map(tracing::field::display),
             request.id = self.request_id.as_deref(),
-            "request answered"
+            "{}",
+            if self.status.is_some() { "request answered" } else { "client left before its answer" }
         );
     }
 }

@@ -11,6 +11,7 @@
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/rows.rs"]
+#[expect(dead_code, reason = "other tests look at more of a row")]
 mod rows;
 #[path = "../support/wait.rs"]
 mod wait;
@@ -37,15 +38,32 @@ async fn a_newcomers_first_minutes() {
     let directory = tempfile::tempdir().unwrap();
     let dev = Dev::start(directory.path()).await;
 
-    let curl = Command::new("sh").args(["-c", &dev.curl_line().unwrap()]).output().unwrap();
+    let curl = Command::new("sh")
+        .args(["-c", &dev.curl_line().unwrap()])
+        .output()
+        .unwrap();
     assert!(curl.status.success(), "{curl:?}");
-    let frames: Vec<Value> = text(&curl.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let frames: Vec<Value> = text(&curl.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(frames.first().unwrap()["type"], "stdout", "{frames:?}");
     let exit = frames.last().unwrap();
-    assert_eq!((&exit["type"], &exit["exit_code"]), (&Value::from("exit"), &Value::from(0)), "{frames:?}");
+    assert_eq!(
+        (&exit["type"], &exit["exit_code"]),
+        (&Value::from("exit"), &Value::from(0)),
+        "{frames:?}"
+    );
 
     let workspace = dev.variable("ADIT_WORKSPACE").to_owned();
-    let exec = ["exec", &workspace, "--", "sh", "-c", "echo out; echo err >&2; exit 7"];
+    let exec = [
+        "exec",
+        &workspace,
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ];
     assert_output(&dev.adit(&exec), 7, "out\n", "err\n");
     assert_output(&dev.adit(&["exec", "--", "printf", "%s", "a b"]), 0, "a b", "");
     let timed_out = dev.adit(&["exec", "--timeout", "1", "--", "sleep", "100"]);
@@ -68,10 +86,14 @@ async fn a_second_start_goes_on_with_the_same_data() {
     let directory = tempfile::tempdir().unwrap();
     let first = Dev::start(directory.path()).await;
     assert_output(&first.adit(&["exec", "--", "echo", "first"]), 0, "first\n", "");
-    let kept = ["ADIT_TOKEN", "ADIT_ADMIN_TOKEN", "ADIT_WORKSPACE"].map(|name| first.variable(name).to_owned());
+    let kept =
+        ["ADIT_TOKEN", "ADIT_ADMIN_TOKEN", "ADIT_WORKSPACE"].map(|name| first.variable(name).to_owned());
     assert_eq!(first.terminate().await, Some(0));
 
-    let mode = std::fs::metadata(directory.path().join("dev.env")).unwrap().permissions().mode();
+    let mode = std::fs::metadata(directory.path().join("dev.env"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600, "the file has tokens");
     let second = Dev::start(directory.path()).await;
     assert_eq!(
@@ -111,7 +133,11 @@ async fn output_that_nobody_reads_takes_no_memory() {
         dev.variable("ADIT_TOKEN"),
         body.len()
     );
-    let address = dev.variable("ADIT_URL").strip_prefix("http://").unwrap().to_owned();
+    let address = dev
+        .variable("ADIT_URL")
+        .strip_prefix("http://")
+        .unwrap()
+        .to_owned();
     let mut stalled = TcpStream::connect(&address).await.unwrap();
     stalled.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(stalled.read_u8().await.unwrap(), b'H');
@@ -119,7 +145,12 @@ async fn output_that_nobody_reads_takes_no_memory() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let tunnels = format!("http://{address}/admin/tunnels");
     wait::until_true("much has been printed", async || {
-        let answer = client.get(&tunnels).bearer_auth(dev.variable("ADIT_ADMIN_TOKEN")).send().await.unwrap();
+        let answer = client
+            .get(&tunnels)
+            .bearer_auth(dev.variable("ADIT_ADMIN_TOKEN"))
+            .send()
+            .await
+            .unwrap();
         let tunnels: Value = answer.json().await.unwrap();
         tunnels["data"][0]["tunnels"][0]["bytes_in"].as_u64().unwrap() > PRINTED
     })
@@ -129,7 +160,10 @@ async fn output_that_nobody_reads_takes_no_memory() {
 
     drop(stalled);
     wait::until_true("its row is final", async || {
-        rows::all(&directory.path().join("adit.db")).await.iter().all(|row| row.status != "running")
+        rows::all(&directory.path().join("adit.db"))
+            .await
+            .iter()
+            .all(|row| row.status != "running")
     })
     .await;
     assert_eq!(dev.terminate().await, Some(0));

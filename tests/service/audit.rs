@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use adit_actors::exec::{Outcome, Ran};
 use adit_emulator::InstanceState;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::api::Answer;
-use crate::support::{TestApp, logs};
+use crate::support::{INSTANCE, TestApp, logs};
 
 over_every_instance!(
     one_row_whatever_the_outcome,
@@ -45,7 +46,10 @@ async fn one_row_whatever_the_outcome(app: &TestApp) {
         assert_eq!(exec["exec_id"], json!(row.id));
         // Short output could be guessed from its digest.
         assert_eq!(
-            (&exec["streams"]["stdout"]["sha256"], &exec["streams"]["stderr"]["sha256"]),
+            (
+                &exec["streams"]["stdout"]["sha256"],
+                &exec["streams"]["stderr"]["sha256"]
+            ),
             (&Value::Null, &Value::Null),
             "{exec}"
         );
@@ -68,17 +72,23 @@ async fn one_row_whatever_the_outcome(app: &TestApp) {
     }
 }
 
+/// The key push and the tunnel are under way together, and both fail: whichever answer comes first is the one told.
 async fn an_instance_that_is_not_running(app: &TestApp) {
-    assert!(
-        app.emulator
-            .set_instance_state("i-0123456789abcdef0", InstanceState::Stopped)
-    );
+    assert!(app.emulator.set_instance_state(INSTANCE, InstanceState::Stopped));
     let answer = app.run(json!({"cmd": ["true"]})).await;
-    let exec = answer.exec_of_problem(409, "instance_not_running");
-    assert_eq!(serde_json::to_value(&exec).unwrap()["ran"], "no");
+    let (status, code) = match answer.status {
+        409 => (409, "instance_not_running"),
+        _ => (503, "target_unreachable"),
+    };
+    let exec = answer.exec_of_problem(status, code);
+    assert_eq!(
+        (exec.ran, exec.outcome),
+        (Ran::No, Some(Outcome::Failed)),
+        "{exec:?}"
+    );
     let row = app.only_row().await;
     assert_eq!((row.id, row.status.as_str()), (exec.exec_id, "error"));
-    assert!(row.error_detail.unwrap().contains("instance_not_running"));
+    assert!(row.error_detail.unwrap().contains(code));
     assert_eq!(app.emulator.counters().commands_started, 0);
 }
 

@@ -56,7 +56,10 @@ async fn each_stream_has_a_cap(app: &TestApp) {
         .frames();
     let exec = frames.exit();
     assert_eq!(exec.exit_code, Some(0));
-    for (stream, letter, summary) in [("stdout", b'a', &exec.streams.stdout), ("stderr", b'b', &exec.streams.stderr)] {
+    for (stream, letter, summary) in [
+        ("stdout", b'a', &exec.streams.stdout),
+        ("stderr", b'b', &exec.streams.stderr),
+    ] {
         assert!(
             frames.output(stream) == vec![letter; CAP],
             "{stream} is not the first MiB of what was printed"

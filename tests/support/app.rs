@@ -170,6 +170,14 @@ impl TestApp {
             sshd,
             ..
         } = self;
+        let counters = emulator.counters();
+        if let Some(sshd) = &sshd {
+            let logins = sshd.log().matches("Accepted publickey for").count() as u64;
+            assert_eq!(
+                logins, counters.tunnels_opened,
+                "each tunnel is one login at the real sshd"
+            );
+        }
         application.stop().await;
         wait::until_true("every tunnel is closed", async || {
             emulator.counters().tunnels_open == 0

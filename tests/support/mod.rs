@@ -11,3 +11,4 @@ mod sshd;
 pub(crate) mod wait;
 
 pub(crate) use app::{Backend, TestApp};
+pub(crate) use seed::INSTANCE;

@@ -20,8 +20,6 @@ impl Dev {
     /// Starts it on a free port and waits until it answers.
     pub(crate) async fn start(data_directory: &Path) -> Self {
         let environment_file = data_directory.join("dev.env");
-        // An old one of a start before: its address may be another's by now.
-        fs::remove_file(&environment_file).ok();
         let mut process = Command::new(program())
             .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_directory)
@@ -33,8 +31,15 @@ impl Dev {
         let printed = Arc::<Mutex<String>>::default();
         keep(process.stdout.take().unwrap(), Arc::clone(&printed));
         keep(process.stderr.take().unwrap(), Arc::clone(&printed));
-        let mut dev = Self { process, printed, environment: BTreeMap::new() };
-        wait::until_true("`adit dev` prints what to type", async || dev.curl_line().is_some()).await;
+        let mut dev = Self {
+            process,
+            printed,
+            environment: BTreeMap::new(),
+        };
+        wait::until_true("`adit dev` prints what to type", async || {
+            dev.curl_line().is_some()
+        })
+        .await;
         dev.environment = read_environment(&environment_file);
         dev
     }
@@ -46,7 +51,11 @@ impl Dev {
 
     /// The first curl command that it says to type.
     pub(crate) fn curl_line(&self) -> Option<String> {
-        self.printed().lines().map(str::trim).find(|line| line.starts_with("curl ")).map(str::to_owned)
+        self.printed()
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with("curl "))
+            .map(str::to_owned)
     }
 
     /// A variable of its environment file.
@@ -56,13 +65,21 @@ impl Dev {
 
     /// Runs another `adit` with the environment file's variables.
     pub(crate) fn adit(&self, arguments: &[&str]) -> Output {
-        Command::new(program()).args(arguments).envs(&self.environment).stdin(Stdio::null()).output().unwrap()
+        Command::new(program())
+            .args(arguments)
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// The most memory it has ever held, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
@@ -70,8 +87,10 @@ impl Dev {
     pub(crate) async fn terminate(mut self) -> Option<i32> {
         let process = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-        let status =
-            wait::until("`adit dev` ends after SIGTERM", async || self.process.try_wait().unwrap()).await;
+        let status = wait::until("`adit dev` ends after SIGTERM", async || {
+            self.process.try_wait().unwrap()
+        })
+        .await;
         status.code()
     }
 }
@@ -82,7 +101,10 @@ impl Drop for Dev {
         self.process.kill().ok();
         self.process.wait().ok();
         if std::thread::panicking() {
-            eprintln!("--- output of `adit dev` ---\n{}--- end of the output ---", self.printed());
+            eprintln!(
+                "--- output of `adit dev` ---\n{}--- end of the output ---",
+                self.printed()
+            );
         }
     }
 }

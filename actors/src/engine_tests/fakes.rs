@@ -1,0 +1,164 @@
+//! The engine's outer world, scripted: AWS with latencies and refusals, a store that can be away.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::instance::Instance;
+use crate::audit::{AuditRow, AuditStore, AuditStoreError};
+use crate::instance::{InstanceKey, InstanceTarget};
+use crate::tunnel::{
+    DialError, Dialed, Dialer, GrantError, HostKey, HostKeyError, HostKeys, KeyGrantReceipt, KeyGrants,
+    LocateError, Location, Locator,
+};
+
+/// AWS and the way to one instance.
+pub(super) struct World {
+    pub(super) instance: Mutex<Instance>,
+    pub(super) pushes: AtomicUsize,
+    pub(super) dials: AtomicUsize,
+    pub(super) push_latency: Duration,
+    pub(super) dial_latency: Duration,
+    pub(super) denies_push: AtomicBool,
+    pub(super) pins: Mutex<HashMap<InstanceKey, HostKey>>,
+}
+
+impl World {
+    pub(super) fn new(instance: Instance) -> Self {
+        Self {
+            instance: Mutex::new(instance),
+            pushes: AtomicUsize::new(0),
+            dials: AtomicUsize::new(0),
+            push_latency: Duration::ZERO,
+            dial_latency: Duration::ZERO,
+            denies_push: AtomicBool::new(false),
+            pins: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl KeyGrants for World {
+    async fn push_key(&self, _: &InstanceTarget, public_key: &str) -> Result<KeyGrantReceipt, GrantError> {
+        assert!(
+            public_key.starts_with("ssh-ed25519 ") && public_key.len() == 80,
+            "{public_key}"
+        );
+        tokio::time::sleep(self.push_latency).await;
+        self.pushes.fetch_add(1, Ordering::Relaxed);
+        if self.denies_push.load(Ordering::Relaxed) {
+            return Err(GrantError::Denied("AccessDeniedException".into()));
+        }
+        Ok(KeyGrantReceipt {
+            request_id: Some("push".to_owned()),
+        })
+    }
+}
+
+#[async_trait]
+impl Locator for World {
+    async fn locate(&self, _: &InstanceTarget) -> Result<Location, LocateError> {
+        Ok(Location {
+            address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10)),
+            port: 22,
+            endpoint_id: "eice-1".to_owned(),
+            endpoint_dns_name: "eice-1.example".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Dialer for World {
+    async fn dial(&self, _: &InstanceTarget, _: &Location) -> Result<Dialed, DialError> {
+        tokio::time::sleep(self.dial_latency).await;
+        self.dials.fetch_add(1, Ordering::Relaxed);
+        let (near, far) = tokio::io::duplex(1 << 20);
+        self.instance.lock().unwrap().serve(far);
+        let max_duration = Some(Duration::from_secs(3_600));
+        Ok(Dialed {
+            stream: Box::new(near),
+            request_id: Some("tunnel".to_owned()),
+            max_duration,
+        })
+    }
+}
+
+#[async_trait]
+impl HostKeys for World {
+    async fn pinned(&self, instance: &InstanceKey) -> Result<Option<HostKey>, HostKeyError> {
+        Ok(self.pins.lock().unwrap().get(instance).cloned())
+    }
+
+    async fn pin_first_use(&self, instance: &InstanceKey, key: &HostKey) -> Result<HostKey, HostKeyError> {
+        Ok(self
+            .pins
+            .lock()
+            .unwrap()
+            .entry(instance.clone())
+            .or_insert_with(|| key.clone())
+            .clone())
+    }
+}
+
+/// A store in memory. While it is away it answers after a while that it can't be reached.
+#[derive(Default)]
+pub(super) struct Store {
+    pub(super) rows: Mutex<HashMap<Uuid, AuditRow>>,
+    pub(super) writes: AtomicUsize,
+    pub(super) is_away: AtomicBool,
+}
+
+#[async_trait]
+impl AuditStore for Store {
+    async fn write(&self, rows: &[AuditRow]) -> Result<(), AuditStoreError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(AuditStoreError::Unavailable("away".into()));
+        }
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let mut kept = self.rows.lock().unwrap();
+        for row in rows {
+            if row.response_body.is_some() {
+                kept.insert(row.id, row.clone());
+            } else {
+                kept.entry(row.id).or_insert_with(|| row.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The instance that every test runs on.
+pub(super) fn target() -> InstanceTarget {
+    InstanceTarget {
+        instance: InstanceKey {
+            region: "us-east-2".to_owned(),
+            instance_id: "i-0123456789abcdef0".to_owned(),
+        },
+        os_user: "ubuntu".to_owned(),
+        availability_zone: None,
+        address: None,
+        port: None,
+        endpoint: None,
+    }
+}
+
+/// Everything behind one engine.
+pub(super) fn boundaries(world: &Arc<World>, store: &Arc<Store>) -> super::Boundaries {
+    super::Boundaries {
+        key_grants: world.clone(),
+        dialer: world.clone(),
+        locator: world.clone(),
+        host_keys: world.clone(),
+        audit_store: store.clone(),
+    }
+}

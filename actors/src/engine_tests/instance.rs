@@ -1,0 +1,166 @@
+//! A scripted instance: a real SSH server over an in-memory pipe, whose programs do what their name says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use russh::keys::{Algorithm, PrivateKey};
+use russh::server::{self, Auth, ChannelOpenHandle, Config, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
+use tokio::io::DuplexStream;
+
+/// What the instance has seen, shared by all its connections.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) logins: AtomicUsize,
+    pub(super) requests: AtomicUsize,
+    pub(super) refused_opens: AtomicUsize,
+}
+
+/// One instance.
+#[derive(Clone)]
+pub(super) struct Instance {
+    pub(super) config: Arc<Config>,
+    pub(super) seen: Arc<Seen>,
+    pub(super) max_sessions: usize,
+    pub(super) refuses_logins: bool,
+}
+
+impl Instance {
+    pub(super) fn new() -> Self {
+        let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let config = Config {
+            keys: vec![key],
+            auth_rejection_time: std::time::Duration::ZERO,
+            ..Config::default()
+        };
+        Self {
+            config: Arc::new(config),
+            seen: Arc::default(),
+            max_sessions: 10,
+            refuses_logins: false,
+        }
+    }
+
+    /// Serves one connection until it ends.
+    pub(super) fn serve(&self, stream: DuplexStream) {
+        let handler = Connection {
+            instance: self.clone(),
+            open: 0,
+            programs: HashMap::new(),
+        };
+        let config = Arc::clone(&self.config);
+        tokio::spawn(async move {
+            if let Ok(session) = server::run_stream(config, stream, handler).await {
+                session.await.ok();
+            }
+        });
+    }
+}
+
+struct Connection {
+    instance: Instance,
+    open: usize,
+    programs: HashMap<ChannelId, Program>,
+}
+
+/// What a program does about signals and pipes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Program {
+    HeedsTerm,
+    HeedsKill,
+    HeedsNothing,
+}
+
+impl Connection {
+    fn end(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        session.eof(channel)?;
+        session.close(channel)?;
+        self.programs.remove(&channel);
+        self.open -= 1;
+        Ok(())
+    }
+
+    fn run(&mut self, channel: ChannelId, line: &str, session: &mut Session) -> Result<(), russh::Error> {
+        let words = line.rsplit("exec ").next().unwrap();
+        if !words.contains("forced") {
+            let mark = line.split("printf '").nth(1).unwrap().split(' ').next().unwrap();
+            session.extended_data(channel, 1, format!("{mark} 4711\n"))?;
+        }
+        match words.split('\'').nth(1).unwrap() {
+            "hang" => drop(self.programs.insert(channel, Program::HeedsTerm)),
+            "stubborn" => drop(self.programs.insert(channel, Program::HeedsKill)),
+            "immortal" => drop(self.programs.insert(channel, Program::HeedsNothing)),
+            "hold" => session.exit_status_request(channel, 3)?,
+            "vanish" => return Err(russh::Error::Disconnect),
+            "segv" => {
+                session.exit_signal_request(channel, Sig::SEGV, false, "", "")?;
+                self.end(channel, session)?;
+            }
+            _ => {
+                session.data(channel, "out\n")?;
+                session.extended_data(channel, 1, "err\n")?;
+                session.exit_status_request(channel, 0)?;
+                self.end(channel, session)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl server::Handler for Connection {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.instance.seen.logins.fetch_add(1, Ordering::Relaxed);
+        Ok(if self.instance.refuses_logins {
+            Auth::reject()
+        } else {
+            Auth::Accept
+        })
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if self.open >= self.instance.max_sessions {
+            self.instance.seen.refused_opens.fetch_add(1, Ordering::Relaxed);
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+        } else {
+            self.open += 1;
+            reply.accept().await;
+        }
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        line: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.instance.seen.requests.fetch_add(1, Ordering::Relaxed);
+        session.channel_success(channel)?;
+        self.run(channel, std::str::from_utf8(line).unwrap(), session)
+    }
+
+    async fn signal(
+        &mut self,
+        channel: ChannelId,
+        signal: Sig,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let ends = match (self.programs.get(&channel), &signal) {
+            (Some(Program::HeedsTerm), _) | (Some(Program::HeedsKill), Sig::KILL) => true,
+            (Some(Program::HeedsKill | Program::HeedsNothing) | None, _) => false,
+        };
+        if ends {
+            session.exit_signal_request(channel, signal, false, "", "")?;
+            self.end(channel, session)?;
+        }
+        Ok(())
+    }
+}
