@@ -126,7 +126,7 @@ fn a_store_is_made_filled_and_emptied_by_commands() {
     for token in &tokens {
         assert_eq!(token.len(), 43);
         assert!(
-            listed.contains(&token[..8]) && !listed.contains(token),
+            listed.contains(token.get(..8).unwrap()) && !listed.contains(token),
             "{listed}"
         );
         assert!(
