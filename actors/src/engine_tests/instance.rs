@@ -61,15 +61,15 @@ impl Instance {
 struct Connection {
     instance: Instance,
     open: usize,
-    programs: HashMap<ChannelId, Program>,
+    programs: HashMap<ChannelId, Heeds>,
 }
 
-/// What a program does about signals and pipes.
+/// Which signal ends a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Program {
-    HeedsTerm,
-    HeedsKill,
-    HeedsNothing,
+enum Heeds {
+    Term,
+    Kill,
+    Nothing,
 }
 
 impl Connection {
@@ -88,9 +88,9 @@ impl Connection {
             session.extended_data(channel, 1, format!("{mark} 4711\n"))?;
         }
         match words.split('\'').nth(1).unwrap() {
-            "hang" => drop(self.programs.insert(channel, Program::HeedsTerm)),
-            "stubborn" => drop(self.programs.insert(channel, Program::HeedsKill)),
-            "immortal" => drop(self.programs.insert(channel, Program::HeedsNothing)),
+            "hang" => drop(self.programs.insert(channel, Heeds::Term)),
+            "stubborn" => drop(self.programs.insert(channel, Heeds::Kill)),
+            "immortal" => drop(self.programs.insert(channel, Heeds::Nothing)),
             "hold" => session.exit_status_request(channel, 3)?,
             "vanish" => return Err(russh::Error::Disconnect),
             "segv" => {
@@ -154,8 +154,8 @@ impl server::Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let ends = match (self.programs.get(&channel), &signal) {
-            (Some(Program::HeedsTerm), _) | (Some(Program::HeedsKill), Sig::KILL) => true,
-            (Some(Program::HeedsKill | Program::HeedsNothing) | None, _) => false,
+            (Some(Heeds::Term), _) | (Some(Heeds::Kill), Sig::KILL) => true,
+            (Some(Heeds::Kill | Heeds::Nothing) | None, _) => false,
         };
         if ends {
             session.exit_signal_request(channel, signal, false, "", "")?;

@@ -6,7 +6,6 @@ mod instance;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tokio::task::LocalSet;
@@ -95,11 +94,11 @@ async fn gather(mut running: RunningExec) -> (Exec, Vec<u8>, Vec<u8>) {
             ExecEvent::Output {
                 stream: OutputStream::Stdout,
                 data,
-            } => stdout.extend(Bytes::from(data)),
+            } => stdout.extend(data),
             ExecEvent::Output {
                 stream: OutputStream::Stderr,
                 data,
-            } => stderr.extend(Bytes::from(data)),
+            } => stderr.extend(data),
             ExecEvent::Started | ExecEvent::Truncated { .. } => {}
             ExecEvent::Ended { exec, .. } => end = Some(*exec),
         }

@@ -65,6 +65,8 @@ pub(crate) struct SupervisorCore {
     waiters: VecDeque<Waiter>,
     last_tunnel: TunnelId,
     backoff: Option<BackOff>,
+    /// A failed dial whose waiters are still to be told: the key push beside it may know better why.
+    untold: Option<TunnelError>,
     shutting_down: bool,
     effects: Vec<Effect>,
 }
@@ -78,6 +80,7 @@ impl SupervisorCore {
             waiters: VecDeque::new(),
             last_tunnel: 0,
             backoff: None,
+            untold: None,
             shutting_down: false,
             effects: Vec::new(),
         }
@@ -96,6 +99,9 @@ impl SupervisorCore {
                     pushed_at,
                     request_id,
                 });
+                if let Some(error) = self.untold.take() {
+                    self.refuse_stranded(&error);
+                }
             }
             Event::KeyPushFailed { error, jitter } => self.on_key_push_failed(&error, jitter, now),
             Event::Dialed { tunnel, max_duration } => {
@@ -205,6 +211,7 @@ impl SupervisorCore {
 
     fn on_key_push_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
         self.grant_on(GrantEvent::Failed);
+        self.untold = None;
         let connecting: Vec<TunnelId> = self
             .tunnels
             .iter()
@@ -235,6 +242,15 @@ impl SupervisorCore {
             failures,
             cause: Arc::new(error.clone()),
         });
+        if self.grant == Grant::Pushing {
+            self.untold = Some(error.clone());
+        } else {
+            self.refuse_stranded(error);
+        }
+    }
+
+    /// Tells those who wait and have no tunnel to wait for.
+    fn refuse_stranded(&mut self, error: &TunnelError) {
         if self
             .tunnels
             .values()

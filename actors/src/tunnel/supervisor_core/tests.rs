@@ -283,6 +283,33 @@ async fn a_failed_push_ends_what_waits_for_it() {
     assert_eq!(table.core.grant(), &Grant::None);
 }
 
+/// A stopped instance fails both: the endpoint can't reach it, and the key push knows why.
+#[tokio::test]
+async fn the_key_push_has_the_last_word_on_a_failed_dial() {
+    let unreachable = || TunnelError::Handshake {
+        peer_said: None,
+        source: None,
+    };
+    let failed = || Event::ConnectFailed {
+        tunnel: 1,
+        error: unreachable(),
+        jitter: 0.0,
+    };
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    assert_eq!(table.on(failed()), [""; 0], "the push is still under way");
+    let effects = table.on(Event::KeyPushFailed {
+        error: refused_login(),
+        jitter: 0.0,
+    });
+    assert_eq!(effects, ["refuse 1 login_refused"]);
+
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.on(failed());
+    assert_eq!(table.pushed(), ["refuse 1 target_unreachable"]);
+}
+
 #[tokio::test]
 async fn waiters_leave_after_the_start_timeout_and_on_withdrawal() {
     let mut table = Table::new(settings());
