@@ -174,13 +174,13 @@ impl Engine {
             pool: self.pool.clone(),
             audit: self.audit.clone(),
             clock: self.clock.clone(),
+            start_timeout: self.settings.start_timeout,
         };
         let live = self.live.add(exec_id);
         let login = Login::of(&spec.target);
-        let (shared_output, shared_permit) = (Arc::clone(&output), permit.clone());
-        let actor = self.arbiters.run(&login, move |_| {
-            ExecActor::new(spec, around, shared_output, shared_permit, live)
-        });
+        // Made here and moved: if its arbiter has ended, dropping it tells the caller so.
+        let exec = ExecActor::new(spec, around, Arc::clone(&output), permit.clone(), live);
+        let actor = self.arbiters.run(&login, move |_| exec);
         RunningExec {
             exec_id,
             timeout_s,

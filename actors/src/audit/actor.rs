@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
 use super::batch::{Effect, GroupCommit, Half, Ticket, Verdict, WriteResult};
@@ -16,6 +18,9 @@ use crate::tunnel::chain;
 
 /// A begin that is not committed within this is given up; nothing runs then.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
+/// One transaction; past this it counts as not acknowledged and is tried again, which does no harm: the same rows
+/// written twice are the same rows.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// Asks come through senders of their own, so this bounds nothing but what one sender can queue.
 const MAILBOX: usize = 64;
 
@@ -108,23 +113,12 @@ impl AuditActor {
 
     fn write(&mut self, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
-        let write = async move {
-            match store.write(&rows).await {
-                Ok(()) => WriteResult::Committed,
-                Err(error) => {
-                    tracing::error!(
-                        rows = rows.len(),
-                        cause = chain(&error),
-                        "audit rows were not committed"
-                    );
-                    match error {
-                        AuditStoreError::Unavailable(_) => WriteResult::Unavailable,
-                        AuditStoreError::Rejected(_) => WriteResult::Rejected,
-                    }
-                }
-            }
-        };
-        ctx.spawn(write.into_actor(self).map(|result, act, ctx| {
+        let count = rows.len();
+        // A task of its own: a store that panics must not take the queue down with it.
+        let writing =
+            tokio::spawn(async move { tokio::time::timeout(WRITE_DEADLINE, store.write(&rows)).await });
+        ctx.spawn(writing.into_actor(self).map(move |written, act, ctx| {
+            let result = judge(written, count);
             let effects = act.core.written(result, Instant::now());
             act.health.set(act.core.failing_since());
             act.perform(effects, ctx);
@@ -149,22 +143,39 @@ impl AuditActor {
         });
     }
 
-    fn sweep(&mut self, ctx: &mut Context<Self>) {
+    fn sweep(&mut self, _: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
-        let settle_after = self.settings.settle_after;
-        let sweep = async move {
-            match store.sweep(settle_after).await {
-                Ok(settled) => {
+        let (settle_after, limit) = (self.settings.settle_after, self.settings.sweep_interval);
+        drop(tokio::spawn(async move {
+            match tokio::time::timeout(limit, store.sweep(settle_after)).await {
+                Ok(Ok(settled)) => {
                     for exec_id in settled {
                         tracing::warn!(%exec_id, "settled an audit row that a crash had left running");
                     }
                 }
                 // The next round tries again; readiness watches the writes.
-                Err(error) => tracing::error!(cause = chain(&error), "the audit sweep failed"),
+                Ok(Err(error)) => tracing::error!(cause = chain(&error), "the audit sweep failed"),
+                Err(_) => tracing::error!("the audit sweep did not end before the next one was due"),
             }
-        };
-        ctx.spawn(sweep.into_actor(self));
+        }));
     }
+}
+
+type Written = Result<Result<Result<(), AuditStoreError>, Elapsed>, JoinError>;
+
+fn judge(written: Written, rows: usize) -> WriteResult {
+    let (cause, result) = match written {
+        Ok(Ok(Ok(()))) => return WriteResult::Committed,
+        Ok(Ok(Err(error @ AuditStoreError::Rejected(_)))) => (chain(&error), WriteResult::Rejected),
+        Ok(Ok(Err(error @ AuditStoreError::Unavailable(_)))) => (chain(&error), WriteResult::Unavailable),
+        Ok(Err(_)) => (
+            format!("the store took longer than {WRITE_DEADLINE:?}"),
+            WriteResult::Unavailable,
+        ),
+        Err(error) => (chain(&error), WriteResult::Unavailable),
+    };
+    tracing::error!(rows, cause, "audit rows were not committed");
+    result
 }
 
 impl Actor for AuditActor {

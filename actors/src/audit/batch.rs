@@ -65,6 +65,8 @@ struct Pending {
     row: AuditRow,
     half: Half,
     was_tried: bool,
+    /// Acknowledged while its write was in flight, at its deadline.
+    is_told: bool,
 }
 
 /// The writer's queue and the batch in flight.
@@ -116,6 +118,7 @@ impl GroupCommit {
             row,
             half,
             was_tried: false,
+            is_told: false,
         });
         (Some(ticket), self.advance(now))
     }
@@ -123,14 +126,15 @@ impl GroupCommit {
     /// The transaction in flight ended.
     pub(crate) fn written(&mut self, result: WriteResult, now: Instant) -> Vec<Effect> {
         let mut batch = std::mem::take(&mut self.in_flight);
+        // What was given up meanwhile is settled by its exec's final row.
+        batch.retain(|pending| !pending.is_told);
         match result {
             WriteResult::Committed => {
                 self.recovered();
-                self.effects.extend(
-                    batch
-                        .into_iter()
-                        .map(|pending| Effect::Acknowledge(pending.ticket, Verdict::Committed)),
-                );
+                let told = batch
+                    .into_iter()
+                    .map(|pending| Effect::Acknowledge(pending.ticket, Verdict::Committed));
+                self.effects.extend(told);
             }
             WriteResult::Rejected => {
                 self.recovered();
@@ -143,8 +147,10 @@ impl GroupCommit {
                 for pending in &mut batch {
                     pending.was_tried = true;
                 }
-                // To the front, so that rows keep their order; a split part stays apart from the rest.
-                self.splits.push_front(batch);
+                if !batch.is_empty() {
+                    // To the front, so that rows keep their order; a split part stays apart from the rest.
+                    self.splits.push_front(batch);
+                }
             }
         }
         self.advance(now)
@@ -157,11 +163,19 @@ impl GroupCommit {
 
     /// When [`GroupCommit::wake`] is due.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let deadlines = self.waiting().filter_map(|pending| match pending.half {
-            Half::Begin { deadline } => Some(deadline),
-            Half::Finish => None,
-        });
-        deadlines.chain(self.retry_at).min()
+        self.first_deadline().into_iter().chain(self.retry_at).min()
+    }
+
+    /// Begins are queued in the order of their deadlines, so the first of each part is its earliest.
+    fn first_deadline(&self) -> Option<Instant> {
+        let of = |pending: &Pending| match pending.half {
+            Half::Begin { deadline } if !pending.is_told => Some(deadline),
+            Half::Begin { .. } | Half::Finish => None,
+        };
+        let split = self.splits.iter().flatten().filter_map(of).min();
+        let queued = self.queue.iter().find_map(of);
+        let in_flight = self.in_flight.iter().find_map(of);
+        [split, queued, in_flight].into_iter().flatten().min()
     }
 
     /// How long no batch has been committed although one was tried.
@@ -201,8 +215,12 @@ impl GroupCommit {
         }
         for pending in batch {
             tracing::error!(exec_id = %pending.row.id, half = ?pending.half, "the store refuses this audit row");
-            self.effects
-                .push(Effect::Acknowledge(pending.ticket, Verdict::NotWritten));
+            let verdict = if pending.was_tried {
+                Verdict::Uncertain
+            } else {
+                Verdict::NotWritten
+            };
+            self.effects.push(Effect::Acknowledge(pending.ticket, verdict));
         }
     }
 
@@ -235,24 +253,30 @@ impl GroupCommit {
     }
 
     fn give_up_late_begins(&mut self, now: Instant) {
+        if self.first_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
         let effects = &mut self.effects;
-        let mut keep = |pending: &Pending| match pending.half {
-            Half::Begin { deadline } if deadline <= now => {
-                let verdict = if pending.was_tried {
+        let mut give_up = |pending: &Pending, may_be_written: bool| match pending.half {
+            Half::Begin { deadline } if deadline <= now && !pending.is_told => {
+                let verdict = if may_be_written {
                     Verdict::Uncertain
                 } else {
                     Verdict::NotWritten
                 };
                 effects.push(Effect::Acknowledge(pending.ticket, verdict));
-                false
+                true
             }
-            Half::Begin { .. } | Half::Finish => true,
+            Half::Begin { .. } | Half::Finish => false,
         };
-        self.queue.retain(&mut keep);
+        self.queue.retain(|pending| !give_up(pending, pending.was_tried));
         for part in &mut self.splits {
-            part.retain(&mut keep);
+            part.retain(|pending| !give_up(pending, pending.was_tried));
         }
         self.splits.retain(|part| !part.is_empty());
+        for pending in &mut self.in_flight {
+            pending.is_told |= give_up(pending, true);
+        }
     }
 }
 

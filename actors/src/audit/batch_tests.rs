@@ -170,3 +170,14 @@ async fn wakes_for_deadlines_and_retries() {
     table.written(WriteResult::Unavailable);
     assert_eq!(table.core.next_wake(), Some(table.now + FIRST_PAUSE));
 }
+
+#[tokio::test]
+async fn a_write_that_hangs_holds_no_begin_past_its_deadline() {
+    let mut table = Table::new();
+    table.begin(1);
+    table.finish(2);
+    assert_eq!(table.core.next_wake(), Some(table.now + Duration::from_secs(5)));
+    assert_eq!(table.pass(Duration::from_secs(5)), ["ticket 1 Uncertain"]);
+    assert_eq!(table.core.next_wake(), None);
+    assert_eq!(table.written(WriteResult::Committed), ["write 2"], "told once");
+}

@@ -1,12 +1,16 @@
 //! The engine's outer world, scripted: AWS with latencies and refusals, a store that can be away.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use uuid::Uuid;
 
 use super::instance::Instance;
@@ -25,6 +29,8 @@ pub(super) struct World {
     pub(super) push_latency: Duration,
     pub(super) dial_latency: Duration,
     pub(super) denies_push: AtomicBool,
+    pub(super) panics_on_push: AtomicBool,
+    pub(super) is_silent: Arc<AtomicBool>,
     pub(super) pins: Mutex<HashMap<InstanceKey, HostKey>>,
 }
 
@@ -37,6 +43,8 @@ impl World {
             push_latency: Duration::ZERO,
             dial_latency: Duration::ZERO,
             denies_push: AtomicBool::new(false),
+            panics_on_push: AtomicBool::new(false),
+            is_silent: Arc::default(),
             pins: Mutex::default(),
         }
     }
@@ -51,6 +59,10 @@ impl KeyGrants for World {
         );
         tokio::time::sleep(self.push_latency).await;
         self.pushes.fetch_add(1, Ordering::Relaxed);
+        assert!(
+            !self.panics_on_push.swap(false, Ordering::Relaxed),
+            "a push that panics, as it should"
+        );
         if self.denies_push.load(Ordering::Relaxed) {
             return Err(GrantError::Denied("AccessDeniedException".into()));
         }
@@ -81,7 +93,10 @@ impl Dialer for World {
         self.instance.lock().unwrap().serve(far);
         let max_duration = Some(Duration::from_secs(3_600));
         Ok(Dialed {
-            stream: Box::new(near),
+            stream: Box::new(Silenceable {
+                pipe: near,
+                is_silent: Arc::clone(&self.is_silent),
+            }),
             request_id: Some("tunnel".to_owned()),
             max_duration,
         })
@@ -111,12 +126,21 @@ pub(super) struct Store {
     pub(super) rows: Mutex<HashMap<Uuid, AuditRow>>,
     pub(super) writes: AtomicUsize,
     pub(super) is_away: AtomicBool,
+    pub(super) hangs: AtomicBool,
+    pub(super) panics: AtomicBool,
 }
 
 #[async_trait]
 impl AuditStore for Store {
     async fn write(&self, rows: &[AuditRow]) -> Result<(), AuditStoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(
+            !self.panics.swap(false, Ordering::Relaxed),
+            "a store that panics, as it should"
+        );
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.is_away.load(Ordering::Relaxed) {
             return Err(AuditStoreError::Unavailable("away".into()));
         }
@@ -160,5 +184,57 @@ pub(super) fn boundaries(world: &Arc<World>, store: &Arc<Store>) -> super::Bound
         locator: world.clone(),
         host_keys: world.clone(),
         audit_store: store.clone(),
+    }
+}
+
+/// A pipe that can fall silent: then nothing comes, what is sent vanishes, and it can't even be shut down.
+struct Silenceable {
+    pipe: DuplexStream,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Silenceable {
+    fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+}
+
+impl AsyncRead for Silenceable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_silent() {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.pipe).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Silenceable {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_silent() {
+            return Poll::Ready(Ok(data.len()));
+        }
+        Pin::new(&mut self.pipe).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_silent() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.pipe).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_silent() {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.pipe).poll_shutdown(context)
     }
 }

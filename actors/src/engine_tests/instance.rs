@@ -143,8 +143,16 @@ impl server::Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         self.instance.seen.requests.fetch_add(1, Ordering::Relaxed);
+        if std::str::from_utf8(line).unwrap().contains("nofork") {
+            return session.channel_failure(channel);
+        }
         session.channel_success(channel)?;
         self.run(channel, std::str::from_utf8(line).unwrap(), session)
+    }
+
+    async fn channel_close(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
+        self.open -= 1;
+        Ok(())
     }
 
     async fn signal(

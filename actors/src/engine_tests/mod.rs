@@ -464,3 +464,90 @@ fn shutdown_names_what_it_could_not_write() {
         assert_eq!(unwritten, [running.exec_id()]);
     });
 }
+
+#[test]
+fn a_refused_request_gives_its_slot_back() {
+    paused(async {
+        let rig = Rig::new(world());
+        for _ in 0..25 {
+            let exec = rig.run("nofork").await;
+            assert_eq!((exec.ran, code(&exec)), (Ran::No, Some(ErrorCode::LoginRefused)));
+        }
+        assert_eq!(code(&rig.run("true").await), None);
+        tokio::task::yield_now().await;
+        assert_eq!(rig.tunnel().await.refcount, 0);
+    });
+}
+
+#[test]
+fn a_store_that_hangs_holds_nobody_for_ever() {
+    paused(async {
+        let rig = Rig::new(world());
+        rig.run("true").await;
+        rig.store.hangs.store(true, Relaxed);
+        let asked = Instant::now();
+        let exec = rig.run("true").await;
+        assert_eq!(
+            (code(&exec), asked.elapsed().as_secs()),
+            (Some(ErrorCode::AuditUnavailable), 5)
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(rig.engine.audit_failing_for().is_some(), "readiness is told");
+        assert_eq!(rig.tunnel().await.refcount, 0);
+        rig.store.hangs.store(false, Relaxed);
+        rig.engine.live.none_left().await;
+        assert_eq!(rig.row(&exec).status, RowStatus::Error);
+        assert_eq!(code(&rig.run("true").await), None);
+    });
+}
+
+#[test]
+fn a_store_that_panics_loses_no_row() {
+    paused(async {
+        let rig = Rig::new(world());
+        let mut running = rig.start("hang", 1);
+        assert_eq!(running.next().await, Some(ExecEvent::Started));
+        rig.store.panics.store(true, Relaxed);
+        let exec = finish(running).await;
+        assert!(exec.audit.committed, "the second try was good");
+        assert_eq!(rig.row(&exec).status, RowStatus::Timeout);
+        assert_eq!(code(&rig.run("true").await), None);
+    });
+}
+
+#[test]
+fn a_silent_tunnel_is_lost_within_its_keepalives() {
+    paused(async {
+        let rig = Rig::new(world());
+        let mut running = rig.start("hang", 120);
+        assert_eq!(running.next().await, Some(ExecEvent::Started));
+        rig.world.is_silent.store(true, Relaxed);
+        let silent = Instant::now();
+        let exec = finish(running).await;
+        assert_eq!(exec.outcome, Some(Outcome::TunnelLost));
+        assert!(
+            silent.elapsed() <= Duration::from_secs(45),
+            "{:?}",
+            silent.elapsed()
+        );
+        rig.world.is_silent.store(false, Relaxed);
+        assert_eq!(rig.run("true").await.exit_code, Some(0));
+    });
+}
+
+#[test]
+fn a_supervisor_that_panics_is_replaced_after_a_pause() {
+    paused(async {
+        let rig = Rig::new(world());
+        rig.world.panics_on_push.store(true, Relaxed);
+        assert_eq!(code(&rig.run("true").await), Some(ErrorCode::TargetUnreachable));
+        assert_eq!(
+            code(&rig.run("true").await),
+            Some(ErrorCode::TargetUnreachable),
+            "not before the pause is over"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(code(&rig.run("true").await), None);
+        assert_eq!(rig.engine.tunnels().await.remove(0).generation, 2);
+    });
+}

@@ -8,15 +8,15 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
 };
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{LiveExec, Permit};
-use super::drive::{Drive, Happened, ORDERS, Order};
+use super::drive::{Drive, Happened, SIGNALS};
 use super::event::{BeginResult, Effect, Event, Phase, Timer};
 use super::output::{Sealed, SharedOutput};
 use super::phase::ExecCore;
-use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome, Ran, Timing};
+use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome};
 use super::request::ExecSpec;
 use super::{audit_row, command};
 use crate::audit::{Audit, AuditRow, Verdict};
@@ -34,6 +34,7 @@ pub(crate) struct ExecSurroundings {
     pub(crate) pool: TunnelPool,
     pub(crate) audit: Audit,
     pub(crate) clock: Clock,
+    pub(crate) start_timeout: Duration,
 }
 
 /// One exec.
@@ -47,7 +48,8 @@ pub(crate) struct ExecActor {
     started_at: Option<OffsetDateTime>,
     ask: Option<SpawnHandle>,
     channel: Option<LeasedChannel>,
-    orders: Option<mpsc::Sender<Order>>,
+    signals: Option<mpsc::Sender<&'static str>>,
+    poison: Option<oneshot::Sender<()>>,
     timers: HashMap<Timer, SpawnHandle>,
     sealed: Option<Sealed>,
     failure: Option<String>,
@@ -65,7 +67,7 @@ impl ExecActor {
         live: LiveExec,
     ) -> Self {
         let timeout = Duration::from_secs(u64::from(spec.request.timeout_s));
-        let (core, first_effects) = ExecCore::new(timeout, Instant::now());
+        let (core, first_effects) = ExecCore::new(timeout, around.start_timeout, Instant::now());
         let begun = audit_row::begin(&spec, around.clock.now());
         Self {
             core,
@@ -77,7 +79,8 @@ impl ExecActor {
             started_at: None,
             ask: None,
             channel: None,
-            orders: None,
+            signals: None,
+            poison: None,
             timers: HashMap::new(),
             sealed: None,
             failure: None,
@@ -106,14 +109,9 @@ impl ExecActor {
                 Effect::SendRequest => self.send_request(ctx),
                 Effect::NoteStart => self.started_at = Some(self.around.clock.now()),
                 Effect::AnnounceStart => self.output.start(),
-                Effect::Signal(name) => self.order(Order::Signal(name)),
+                Effect::Signal(name) => self.signal(name),
                 Effect::SetTimer(timer, after) => self.set_timer(timer, after, ctx),
-                Effect::AbandonChannel { poison } => {
-                    if poison {
-                        self.order(Order::Poison);
-                    }
-                    self.orders = None;
-                }
+                Effect::AbandonChannel { poison } => self.abandon_channel(poison),
                 Effect::Record => self.record(ctx),
                 Effect::Publish { committed } => self.publish(committed),
             }
@@ -176,27 +174,37 @@ impl ExecActor {
             ctx.run_later(Duration::ZERO, |act, ctx| act.feed(Event::TunnelLost, ctx));
             return;
         };
-        let (orders, receiver) = mpsc::channel(ORDERS);
-        self.orders = Some(orders);
+        let (signals, signals_ordered) = mpsc::channel(SIGNALS);
+        let (poison, poisoned) = oneshot::channel();
+        (self.signals, self.poison) = (Some(signals), Some(poison));
+        let mark = command::new_mark();
         let drive = Drive {
             channel,
             lease,
-            exec_id: self.spec.exec_id,
-            line: command::line(&self.spec.request, self.spec.exec_id),
-            expects_cwd: self.spec.request.cwd.is_some(),
+            line: command::line(&self.spec.request, self.spec.exec_id, &mark),
+            mark,
             stdin: std::mem::take(&mut self.spec.request.stdin),
             output: Arc::clone(&self.output),
             actor: ctx.address().recipient(),
-            orders: receiver,
+            signals: signals_ordered,
+            poison: poisoned,
         };
         // Apart from this actor: the channel is drained to its end even when the exec is over.
         drop(tokio::spawn(drive.run()));
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // There is room for every order there is; a closed queue means that the channel has ended.
-            orders.try_send(order).ok();
+    fn signal(&self, name: &'static str) {
+        if let Some(signals) = &self.signals {
+            // There is room for every signal there is; a closed queue means that the channel has ended.
+            signals.try_send(name).ok();
+        }
+    }
+
+    fn abandon_channel(&mut self, poison: bool) {
+        self.signals = None;
+        if let Some(sender) = self.poison.take().filter(|_| poison) {
+            // A channel that has ended has given its lease back already.
+            sender.send(()).ok();
         }
     }
 
@@ -290,38 +298,22 @@ impl Actor for ExecActor {
 }
 
 impl Drop for ExecActor {
-    /// An exec that fails inside must not leave its caller waiting; its row is left to the sweep.
+    /// An exec that fails inside must not leave its caller waiting, nor its program running. Its row is left to the sweep.
     fn drop(&mut self) {
-        if self.core.phase() == Phase::Ended {
-            return;
+        match self.core.phase() {
+            Phase::Ended => return,
+            Phase::Requested | Phase::Running | Phase::Stopping => {
+                self.signal("KILL");
+                self.abandon_channel(true);
+            }
+            Phase::Admitting { .. } | Phase::Draining | Phase::Recording => {}
         }
         tracing::error!(exec_id = %self.spec.exec_id, "an exec's actor went down before its end");
-        let sealed = self.output.seal();
-        let exec = Exec {
-            exec_id: self.spec.exec_id,
-            state: ExecState::Ended,
-            ran: if self.core.ran() == Ran::No {
-                Ran::No
-            } else {
-                Ran::Unknown
-            },
-            outcome: Some(Outcome::Unknown),
-            ended_by: Some(EndedBy::Crash),
-            exit_code: None,
-            signal: None,
-            error: None,
-            started_at: self.started_at.unwrap_or(self.begun.created_at),
-            duration_ms: 0,
-            timeout_s: self.spec.request.timeout_s,
-            streams: sealed.streams,
-            kill: None,
-            tunnel: self.core.temperature(),
-            timing_ms: Timing::default(),
-            audit: AuditReceipt {
-                id: self.spec.exec_id,
-                committed: false,
-            },
-        };
+        let mut exec = self.exec(false);
+        if exec.outcome.is_none() {
+            exec.outcome = Some(Outcome::Unknown);
+            exec.ended_by = Some(EndedBy::Crash);
+        }
         self.output.end(Box::new(exec), None);
     }
 }

@@ -1,13 +1,14 @@
 //! The one string that SSH carries to the instance's login shell.
 //!
 //! ```text
-//! export ADIT_EXEC_ID=ID; printf 'MARK %s\n' "$$" >&2; cd -- DIR 2>/dev/null || { printf 'MARK-cwd\n' >&2; exit 1; }; exec WORDS
+//! export ADIT_EXEC_ID=ID; cd -- DIR 2>/dev/null || { printf 'MARK-cwd\n' >&2; exit 1; }; printf 'MARK %s\n' "$$" >&2; exec WORDS
 //! ```
 //!
 //! `exec` replaces the shell, so signals reach the program and its own end comes back as `exit-signal`. Only shell
 //! builtins stand before it: nothing is forked. The marked line on standard error proves that a POSIX shell ran this
 //! line and that the words are next; [`super::mark`] takes it out again.
 
+use rand::RngExt as _;
 use uuid::Uuid;
 
 use super::request::{ExecRequest, InvalidRequest};
@@ -17,30 +18,30 @@ use super::request::{ExecRequest, InvalidRequest};
 /// command that exits with 1.
 pub const MAX_COMMAND_BYTES: usize = 131_071;
 
-/// What stands at the beginning of the marked line of this exec, and nowhere else.
-pub(crate) fn mark(exec_id: Uuid) -> String {
-    format!("adit-{}", exec_id.simple())
+/// What stands at the beginning of the marked line of one exec. It is random and not in the program's environment, so
+/// that a program can't write it.
+pub(crate) fn new_mark() -> String {
+    format!("adit-{:032x}", rand::rng().random::<u128>())
 }
 
-/// What follows the mark when `cwd` could not be entered.
-pub(crate) const CWD_SUFFIX: &str = "-cwd\n";
+/// What follows the mark, in place of a process id, when `cwd` could not be entered.
+pub(crate) const CWD_SUFFIX: &str = "-cwd";
 
-/// The line for `request`.
-pub(crate) fn line(request: &ExecRequest, exec_id: Uuid) -> String {
-    let mark = mark(exec_id);
-    let id = exec_id.simple();
-    let mut line = format!("export ADIT_EXEC_ID={id}; printf '{mark} %s\\n' \"$$\" >&2; ");
+/// The line for `request`, with a mark of [`new_mark`].
+pub(crate) fn line(request: &ExecRequest, exec_id: Uuid, mark: &str) -> String {
+    let mut line = format!("export ADIT_EXEC_ID={exec_id}; ");
     if let Some(directory) = &request.cwd {
         line.push_str("cd -- ");
         push_quoted(&mut line, directory);
         line.push_str(&format!(
-            " 2>/dev/null || {{ printf '{mark}-cwd\\n' >&2; exit 1; }}; "
+            " 2>/dev/null || {{ printf '{mark}{CWD_SUFFIX}\\n' >&2; exit 1; }}; "
         ));
     }
+    line.push_str(&format!("printf '{mark} %s\\n' \"$$\" >&2; "));
     line.push_str("exec");
     if needs_env_program(request) {
         // The first assignment also keeps `env` from reading the program's name as an option, `-` among them.
-        line.push_str(&format!(" /usr/bin/env ADIT_EXEC_ID={id}"));
+        line.push_str(&format!(" /usr/bin/env ADIT_EXEC_ID={exec_id}"));
         for (name, value) in &request.env {
             line.push(' ');
             push_quoted(&mut line, &format!("{name}={value}"));
@@ -91,8 +92,8 @@ pub(crate) fn check(request: &ExecRequest) -> Result<(), InvalidRequest> {
             problem: "begins with `-` and contains `=`, which neither a shell nor env(1) can run by name; give its path",
         });
     }
-    // Every exec id has the same length, so any will do.
-    let bytes = line(request, Uuid::nil()).len();
+    // Ids and marks have the same length each, so any will do.
+    let bytes = line(request, Uuid::nil(), &new_mark()).len();
     if bytes > MAX_COMMAND_BYTES {
         return Err(InvalidRequest::CommandTooLong {
             bytes,
@@ -135,38 +136,39 @@ mod tests {
 
     #[test]
     fn lines() {
-        let prefix = format!(
-            "export ADIT_EXEC_ID=0123456789abcdef0123456789abcdef; printf '{MARK} %s\\n' \"$$\" >&2; "
-        );
-        let env = "/usr/bin/env ADIT_EXEC_ID=0123456789abcdef0123456789abcdef";
+        let export = "export ADIT_EXEC_ID=01234567-89ab-cdef-0123-456789abcdef; ";
+        let start = format!("printf '{MARK} %s\\n' \"$$\" >&2; exec");
+        let env = "/usr/bin/env ADIT_EXEC_ID=01234567-89ab-cdef-0123-456789abcdef";
         let table = [
             (
                 request(&["ls", "it's", ""], &[], None),
-                "exec 'ls' 'it'\\''s' ''".to_owned(),
+                format!("{start} 'ls' 'it'\\''s' ''"),
             ),
             (
                 request(&["ls"], &[("A", "x y")], None),
-                format!("exec {env} 'A=x y' 'ls'"),
+                format!("{start} {env} 'A=x y' 'ls'"),
             ),
-            (request(&["-"], &[], None), format!("exec {env} '-'")),
+            (request(&["-"], &[], None), format!("{start} {env} '-'")),
             (
                 request(&["a=b", "c"], &[("A", "1")], None),
-                format!("exec {env} 'A=1' /bin/sh -c 'exec \"$0\" \"$@\"' 'a=b' 'c'"),
+                format!("{start} {env} 'A=1' /bin/sh -c 'exec \"$0\" \"$@\"' 'a=b' 'c'"),
             ),
-            (request(&["a=b"], &[], None), "exec 'a=b'".to_owned()),
+            (request(&["a=b"], &[], None), format!("{start} 'a=b'")),
             (
                 request(&["ls"], &[], Some("/a b")),
-                format!("cd -- '/a b' 2>/dev/null || {{ printf '{MARK}-cwd\\n' >&2; exit 1; }}; exec 'ls'"),
+                format!(
+                    "cd -- '/a b' 2>/dev/null || {{ printf '{MARK}-cwd\\n' >&2; exit 1; }}; {start} 'ls'"
+                ),
             ),
         ];
         for (request, expected) in table {
-            assert_eq!(line(&request, ID), format!("{prefix}{expected}"));
+            assert_eq!(line(&request, ID, MARK), format!("{export}{expected}"));
         }
     }
 
     #[test]
     fn length_limit_is_exact() {
-        let fixed = line(&request(&["x", ""], &[], None), ID).len();
+        let fixed = line(&request(&["x", ""], &[], None), ID, MARK).len();
         let fits = "a".repeat(MAX_COMMAND_BYTES - fixed);
         assert!(ExecRequest::validate(parts(&["x", &fits], &[], None)).is_ok());
         let over = format!("{fits}a");
@@ -187,7 +189,7 @@ mod tests {
         fn words_arrive_unchanged(words in prop::collection::vec("[^\0]{0,24}", 0..6)) {
             let mut cmd = vec!["/usr/bin/printf", "%s\\0", "first"];
             cmd.extend(words.iter().map(String::as_str));
-            let output = Command::new("/bin/sh").arg("-c").arg(line(&request(&cmd, &[], None), ID)).output().unwrap();
+            let output = Command::new("/bin/sh").arg("-c").arg(line(&request(&cmd, &[], None), ID, MARK)).output().unwrap();
             let mut expected = b"first\0".to_vec();
             for word in &words {
                 expected.extend_from_slice(word.as_bytes());

@@ -5,15 +5,14 @@
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use uuid::Uuid;
 
 use super::command;
 
 /// How much standard error may come before the mark, in bytes. Start-up files that print more than this are not
 /// ours to search for ever; the mark then counts as absent.
 const SEARCH_LIMIT: usize = 65_536;
-/// A process id has at most 7 digits on Linux (PID_MAX_LIMIT is 4,194,304); twice that is generous.
-const PID_LINE_LIMIT: usize = 16;
+/// What follows the mark is short: a process id has at most 7 digits on Linux (PID_MAX_LIMIT is 4,194,304).
+const LINE_LIMIT: usize = 16;
 
 /// What the filter found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,33 +29,29 @@ pub(crate) enum Finding {
 /// The filter. Feed it all of standard error in order, then [`MarkFilter::finish`].
 ///
 /// ```text
-/// Searching --mark--> PidLine --newline--> CwdMark (only with `cwd`) --> Passing
-///     |                  |
-///     +--- limit --------+--- not a number ---> Passing, nothing found
+/// Searching --mark--> Line --newline--> Passing
+///     |                 |
+///     +----- limit -----+--- neither start nor `cwd` ---> Passing, nothing found
 /// ```
 #[derive(Debug)]
 pub(crate) struct MarkFilter {
     state: State,
     mark: Vec<u8>,
-    expects_cwd: bool,
     held: BytesMut,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Searching { seen: usize },
-    PidLine,
-    CwdMark,
+    Line,
     Passing,
 }
 
 impl MarkFilter {
-    pub(crate) fn new(exec_id: Uuid, expects_cwd: bool) -> Self {
-        let mark = format!("{} ", command::mark(exec_id)).into_bytes();
+    pub(crate) fn new(mark: &str) -> Self {
         Self {
             state: State::Searching { seen: 0 },
-            mark,
-            expects_cwd,
+            mark: mark.as_bytes().to_vec(),
             held: BytesMut::new(),
         }
     }
@@ -68,45 +63,37 @@ impl MarkFilter {
         }
         self.held.extend_from_slice(&data);
         let mut passed = BytesMut::new();
-        let mut found = None;
-        loop {
-            let (step_found, go_on) = self.step(&mut passed);
-            // A directory that can't be entered is the stronger news of the two.
-            found = step_found.or(found);
-            if !go_on {
-                return (passed.freeze(), found);
-            }
+        if let State::Searching { seen } = self.state {
+            self.search(seen, &mut passed);
         }
+        let found = if self.state == State::Line {
+            self.read_line(&mut passed)
+        } else {
+            None
+        };
+        if self.state == State::Passing {
+            passed.unsplit(self.held.split());
+        }
+        (passed.freeze(), found)
     }
 
     /// Standard error is over: what was held back is output after all.
     pub(crate) fn finish(&mut self) -> Bytes {
-        self.state = State::Passing;
-        self.held.split().freeze()
-    }
-
-    /// One transition; the flag says whether another may follow at once.
-    fn step(&mut self, passed: &mut BytesMut) -> (Option<Finding>, bool) {
-        match self.state {
-            State::Searching { seen } => (None, self.search(seen, passed)),
-            State::PidLine => self.read_pid(passed),
-            State::CwdMark => (
-                self.read_cwd(passed),
-                self.state == State::Passing && !self.held.is_empty(),
-            ),
-            State::Passing => {
-                passed.unsplit(self.held.split());
-                (None, false)
-            }
+        let mut rest = BytesMut::new();
+        if self.state == State::Line {
+            rest.extend_from_slice(&self.mark);
         }
+        rest.unsplit(self.held.split());
+        self.state = State::Passing;
+        rest.freeze()
     }
 
-    fn search(&mut self, seen: usize, passed: &mut BytesMut) -> bool {
+    fn search(&mut self, seen: usize, passed: &mut BytesMut) {
         if let Some(start) = memmem::find(&self.held, &self.mark) {
             passed.unsplit(self.held.split_to(start));
             drop(self.held.split_to(self.mark.len()));
-            self.state = State::PidLine;
-            return true;
+            self.state = State::Line;
+            return;
         }
         let keep = longest_suffix_that_begins(&self.held, &self.mark);
         let release = self.held.len() - keep;
@@ -117,50 +104,30 @@ impl MarkFilter {
         } else {
             State::Searching { seen }
         };
-        self.state == State::Passing
     }
 
-    fn read_pid(&mut self, passed: &mut BytesMut) -> (Option<Finding>, bool) {
-        let Some(end) = memchr::memchr(b'\n', &self.held) else {
-            if self.held.len() > PID_LINE_LIMIT {
-                self.state = State::Passing;
-                passed.extend_from_slice(&self.mark);
-                return (None, true);
-            }
-            return (None, false);
-        };
-        let line = self.held.split_to(end + 1);
-        let digits = line
-            .strip_suffix(b"\n")
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        let Some(pid) = digits.and_then(|digits| digits.parse().ok()) else {
-            self.state = State::Passing;
-            passed.extend_from_slice(&self.mark);
-            passed.unsplit(line);
-            return (None, true);
-        };
-        self.state = if self.expects_cwd {
-            State::CwdMark
-        } else {
-            State::Passing
-        };
-        (Some(Finding::Started { pid }), true)
+    fn read_line(&mut self, passed: &mut BytesMut) -> Option<Finding> {
+        let end = memchr::memchr(b'\n', &self.held);
+        if end.is_none() && self.held.len() <= LINE_LIMIT {
+            return None;
+        }
+        self.state = State::Passing;
+        let found = end.and_then(|end| self.held.get(..end)).and_then(finding);
+        match (found, end) {
+            (Some(_), Some(end)) => drop(self.held.split_to(end + 1)),
+            _ => passed.extend_from_slice(&self.mark),
+        }
+        found
     }
+}
 
-    fn read_cwd(&mut self, passed: &mut BytesMut) -> Option<Finding> {
-        let name = self.mark.strip_suffix(b" ").unwrap_or_default();
-        let expected = [name, command::CWD_SUFFIX.as_bytes()].concat();
-        if self.held.starts_with(&expected) {
-            drop(self.held.split_to(expected.len()));
-            self.state = State::Passing;
-            return Some(Finding::CwdNotFound);
-        }
-        if !expected.starts_with(&self.held) {
-            self.state = State::Passing;
-            passed.unsplit(self.held.split());
-        }
-        None
+/// What stands between the mark and the end of its line.
+fn finding(rest: &[u8]) -> Option<Finding> {
+    if rest == command::CWD_SUFFIX.as_bytes() {
+        return Some(Finding::CwdNotFound);
     }
+    let digits = std::str::from_utf8(rest.strip_prefix(b" ")?).ok()?;
+    digits.parse().ok().map(|pid| Finding::Started { pid })
 }
 
 /// Length of the longest suffix of `data` that is a proper prefix of `pattern`.
@@ -182,10 +149,10 @@ mod tests {
 
     use super::*;
 
-    const ID: Uuid = Uuid::from_u128(7);
+    const MARK: &str = "adit-00000000000000000000000000000007";
 
-    fn run(input: &[u8], chunks: &[usize], expects_cwd: bool) -> (Vec<u8>, Vec<Finding>) {
-        let mut filter = MarkFilter::new(ID, expects_cwd);
+    fn run(input: &[u8], chunks: &[usize]) -> (Vec<u8>, Vec<Finding>) {
+        let mut filter = MarkFilter::new(MARK);
         let mut rest = input;
         let mut passed = Vec::new();
         let mut found = Vec::new();
@@ -204,63 +171,71 @@ mod tests {
 
     #[test]
     fn table() {
-        let mark = command::mark(ID);
-        let table: Vec<(String, bool, &str, Vec<Finding>)> = vec![
+        let started = |pid| vec![Finding::Started { pid }];
+        let table: Vec<(String, String, Vec<Finding>)> = vec![
+            (format!("{MARK} 42\nhello"), "hello".into(), started(42)),
+            (format!("{MARK} 42\n"), String::new(), started(42)),
             (
-                format!("{mark} 42\nhello"),
-                false,
-                "hello",
-                vec![Finding::Started { pid: 42 }],
+                format!("{MARK} 42\n{MARK}-cwd\n"),
+                format!("{MARK}-cwd\n"),
+                started(42),
+            ),
+            (format!("{MARK}-cwd\n"), String::new(), vec![Finding::CwdNotFound]),
+            (format!("motd\n{MARK} 1\nx\n"), "motd\nx\n".into(), started(1)),
+            ("no mark at all".into(), "no mark at all".into(), vec![]),
+            (MARK.into(), MARK.into(), vec![]),
+            (format!("{MARK} 4"), format!("{MARK} 4"), vec![]),
+            (
+                format!("{MARK} not a number\nrest"),
+                format!("{MARK} not a number\nrest"),
+                vec![],
             ),
             (
-                format!("{mark} 42\n"),
-                true,
-                "",
-                vec![Finding::Started { pid: 42 }],
+                format!("{MARK} 11111111111111111111"),
+                format!("{MARK} 11111111111111111111"),
+                vec![],
             ),
-            (
-                format!("{mark} 42\nadit-no"),
-                true,
-                "adit-no",
-                vec![Finding::Started { pid: 42 }],
-            ),
-            (
-                format!("{mark} 42\n{mark}-cwd\n"),
-                true,
-                "",
-                vec![Finding::CwdNotFound],
-            ),
-            (
-                format!("motd\n{mark} 1\nx\n"),
-                false,
-                "motd\nx\n",
-                vec![Finding::Started { pid: 1 }],
-            ),
-            ("no mark at all".to_owned(), false, "no mark at all", vec![]),
-            (mark.clone(), false, &mark, vec![]),
         ];
-        for (input, expects_cwd, output, findings) in table {
-            let (passed, found) = run(input.as_bytes(), &[], expects_cwd);
-            assert_eq!(String::from_utf8(passed).unwrap(), output, "{input:?}");
-            assert_eq!(found, findings, "{input:?}");
+        for (input, output, findings) in table {
+            for chunks in [&[][..], &[1], &[3, 50]] {
+                let (passed, found) = run(input.as_bytes(), chunks);
+                assert_eq!(String::from_utf8(passed).unwrap(), output, "{input:?}");
+                assert_eq!(found, findings, "{input:?}");
+            }
         }
-        let broken = format!("{mark} not a number\nrest");
-        assert_eq!(
-            run(broken.as_bytes(), &[], false),
-            (broken.clone().into_bytes(), vec![])
-        );
-        let endless = format!("{mark} 11111111111111111111111111");
-        assert_eq!(
-            run(endless.as_bytes(), &[3], false),
-            (endless.clone().into_bytes(), vec![])
-        );
+    }
+
+    /// With all that a program can know of its exec.
+    #[test]
+    fn a_program_cannot_write_the_mark() {
+        use crate::exec::request::{ExecRequest, ExecRequestParts};
+        let script =
+            "printf 'adit-%s-cwd\\n' \"$ADIT_EXEC_ID\" >&2; tr '\\0' ' ' </proc/$$/cmdline >&2; env >&2";
+        let request = ExecRequest::validate(ExecRequestParts {
+            cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            cwd: Some("/".to_owned()),
+            ..ExecRequestParts::default()
+        })
+        .unwrap();
+        let mark = command::new_mark();
+        let line = command::line(&request, uuid::Uuid::from_u128(7), &mark);
+        let output = std::process::Command::new("/bin/sh")
+            .arg("-c")
+            .arg(line)
+            .output()
+            .unwrap();
+        let mut filter = MarkFilter::new(&mark);
+        let (passed, found) = filter.push(Bytes::from(output.stderr));
+        assert!(matches!(found, Some(Finding::Started { .. })));
+        assert!(memmem::find(&passed, b"ADIT_EXEC_ID=").is_some());
+        assert_eq!(memmem::find(&passed, mark.as_bytes()), None);
     }
 
     #[test]
     fn search_ends_at_the_limit() {
         let noise = vec![b'x'; SEARCH_LIMIT + 1];
-        let late = [noise.as_slice(), format!("{} 5\n", command::mark(ID)).as_bytes()].concat();
-        assert_eq!(run(&late, &[SEARCH_LIMIT + 1], false), (late.clone(), vec![]));
+        let late = [noise.as_slice(), format!("{} 5\n", MARK).as_bytes()].concat();
+        assert_eq!(run(&late, &[SEARCH_LIMIT + 1]), (late.clone(), vec![]));
     }
 
     proptest! {
@@ -269,10 +244,9 @@ mod tests {
             before in prop::collection::vec(any::<u8>(), 0..80),
             after in prop::collection::vec(any::<u8>(), 0..80),
             chunks in prop::collection::vec(1usize..50, 1..8),
-            expects_cwd: bool,
         ) {
-            let input = [before.as_slice(), format!("{} 77\n", command::mark(ID)).as_bytes(), &after].concat();
-            let (passed, found) = run(&input, &chunks, expects_cwd);
+            let input = [before.as_slice(), format!("{} 77\n", MARK).as_bytes(), &after].concat();
+            let (passed, found) = run(&input, &chunks);
             prop_assert_eq!(passed, [before, after].concat());
             prop_assert_eq!(found, vec![Finding::Started { pid: 77 }]);
         }

@@ -2,6 +2,7 @@
 //!
 //! [`super::event`] has the words it understands and the diagram of its phases; [`super::learned`] what its record is made of.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,8 +18,9 @@ const KILL_BUDGET: Duration = Duration::from_secs(5);
 /// After the program's end, output is read until the channel closes or nothing comes for this long: a background child
 /// may hold the pipes open.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
-/// How long sshd may take to answer the exec request. It forks before it answers, so a loaded instance is slow here.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+/// How long sshd may take to answer the exec request: what is left of the start timeout, within these two. It forks before
+/// it answers, so a loaded instance is slow here; but the caller's bound on the whole answer counts from admission.
+const REQUEST_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(15);
 /// The caller is told `committed: false` when the final row is not committed after this; the audit goes on trying.
 const FINISH_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,7 @@ pub(crate) struct Ending {
 pub(crate) struct ExecCore {
     pub(super) phase: Phase,
     pub(super) timeout: Duration,
+    pub(super) start_timeout: Duration,
     pub(super) admitted: Instant,
     pub(super) requested: Option<Instant>,
     pub(super) started: Option<Instant>,
@@ -46,6 +49,7 @@ pub(crate) struct ExecCore {
     pub(super) output_complete: bool,
     /// Why it is being stopped; the first cause wins.
     pub(super) cause: Option<EndedBy>,
+    pub(super) is_timeout_over: bool,
     pub(super) signals: Vec<&'static str>,
     pub(super) lease: Option<LeaseFacts>,
     pub(super) leased_at: Option<Instant>,
@@ -61,13 +65,14 @@ pub(super) enum Exit {
 
 impl ExecCore {
     /// A new exec and its first effects.
-    pub(crate) fn new(timeout: Duration, now: Instant) -> (Self, Vec<Effect>) {
+    pub(crate) fn new(timeout: Duration, start_timeout: Duration, now: Instant) -> (Self, Vec<Effect>) {
         let core = Self {
             phase: Phase::Admitting {
                 begun: false,
                 leased: false,
             },
             timeout,
+            start_timeout,
             admitted: now,
             requested: None,
             started: None,
@@ -78,6 +83,7 @@ impl ExecCore {
             cwd_missing: false,
             output_complete: false,
             cause: None,
+            is_timeout_over: false,
             signals: Vec::new(),
             lease: None,
             leased_at: None,
@@ -175,9 +181,11 @@ impl ExecCore {
         self.phase = Phase::Requested;
         self.requested = Some(now);
         self.ran = Ran::Unknown;
+        let left = (self.admitted + self.start_timeout).saturating_duration_since(now);
+        let answer_within = left.clamp(*REQUEST_DEADLINE.start(), *REQUEST_DEADLINE.end());
         vec![
             Effect::SendRequest,
-            Effect::SetTimer(Timer::Request, REQUEST_DEADLINE),
+            Effect::SetTimer(Timer::Request, answer_within),
         ]
     }
 
@@ -240,8 +248,10 @@ impl ExecCore {
                 self.end_by_exit(now);
                 self.record()
             }
+            // Closed with no answer to the request: the channel was gone before the request came, or as it came.
+            Phase::Requested => self.on_tunnel_lost(now),
             // sshd always says how a program ended before it closes; a peer that doesn't leaves it unknown.
-            Phase::Requested | Phase::Running | Phase::Stopping => {
+            Phase::Running | Phase::Stopping => {
                 self.end_without_exit(Outcome::Unknown, EndedBy::Exit, None, now);
                 self.record()
             }
@@ -295,7 +305,7 @@ impl ExecCore {
     fn on_timer(&mut self, timer: Timer, now: Instant) -> Vec<Effect> {
         match (timer, self.phase) {
             (Timer::Timeout, Phase::Running) => self.stop(EndedBy::Timeout),
-            (Timer::Timeout, Phase::Draining) => self.give_up_output(now),
+            (Timer::Timeout, Phase::Draining) => self.bound_draining(now),
             (Timer::TermGrace, Phase::Stopping) => {
                 self.signals.push("KILL");
                 vec![Effect::Signal("KILL")]
@@ -311,8 +321,8 @@ impl ExecCore {
                     Some(ErrorCode::TunnelLost),
                     now,
                 );
-                self.signals.push("TERM");
-                let mut effects = vec![Effect::Signal("TERM")];
+                self.signals.extend(["TERM", "KILL"]);
+                let mut effects = vec![Effect::Signal("TERM"), Effect::Signal("KILL")];
                 effects.extend(self.abandon(true));
                 effects
             }
@@ -327,11 +337,22 @@ impl ExecCore {
         }
         let quiet_since = last_output.max(self.ended).unwrap_or(now);
         let quiet_for = now.saturating_duration_since(quiet_since);
-        // A program that was stopped gets its two seconds once, whatever a child of its goes on printing.
-        if quiet_for >= SILENCE || self.cause.is_some() {
+        // Past the timeout, and for a program that was stopped, it is two seconds from its end, whatever a child of its
+        // goes on printing.
+        if quiet_for >= SILENCE || self.cause.is_some() || self.is_timeout_over {
             return self.give_up_output(now);
         }
         vec![Effect::SetTimer(Timer::Silence, SILENCE - quiet_for)]
+    }
+
+    /// The timeout has come while output is still on its way: from here on it gets what is left of the two seconds since
+    /// the program's end, and no more for every further byte.
+    fn bound_draining(&mut self, now: Instant) -> Vec<Effect> {
+        self.is_timeout_over = true;
+        let left = self.ended.map_or(Duration::ZERO, |ended| {
+            (ended + SILENCE).saturating_duration_since(now)
+        });
+        vec![Effect::SetTimer(Timer::Silence, left)]
     }
 
     /// The program has ended, something else holds its pipes.

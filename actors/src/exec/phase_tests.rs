@@ -2,6 +2,7 @@ use super::super::record::TunnelTemperature;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn facts() -> LeaseFacts {
     LeaseFacts {
@@ -22,7 +23,7 @@ impl Table {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            core: ExecCore::new(TIMEOUT, now).0,
+            core: ExecCore::new(TIMEOUT, START_TIMEOUT, now).0,
             now,
         }
     }
@@ -85,7 +86,7 @@ fn recording() -> Vec<Effect> {
 async fn the_request_waits_for_row_and_channel_in_either_order() {
     let sent = vec![
         Effect::SendRequest,
-        Effect::SetTimer(Timer::Request, REQUEST_DEADLINE),
+        Effect::SetTimer(Timer::Request, Duration::from_secs(15)),
     ];
     let mut table = Table::new();
     assert_eq!(table.on(Event::Begun(BeginResult::Committed)), []);
@@ -166,9 +167,9 @@ async fn endings() {
             "Exited by Exit ran Yes",
         ),
         (
-            Table::draining(),
-            vec![Event::Timer(Timer::Timeout)],
-            "Exited by Exit ran Yes",
+            Table::requested(),
+            vec![Event::Closed],
+            "TunnelLost by TunnelLost ran Unknown tunnel_lost",
         ),
         (
             Table::accepted(),
@@ -358,4 +359,34 @@ async fn late_events_change_nothing() {
         assert_eq!(table.on(event.clone()), [], "ended, {event:?}");
     }
     assert_eq!(table.ending(), ending);
+}
+
+/// A program that ends just before its timeout still gets two seconds for what it printed, and not more.
+#[tokio::test]
+async fn a_timeout_during_draining_bounds_it() {
+    let mut table = Table::running();
+    table.now += TIMEOUT - Duration::from_millis(1);
+    table.on(Event::Exited(0));
+    table.now += Duration::from_millis(1);
+    let left = SILENCE - Duration::from_millis(1);
+    assert_eq!(
+        table.on(Event::Timer(Timer::Timeout)),
+        [Effect::SetTimer(Timer::Silence, left)]
+    );
+    table.now += left;
+    let last_output = Some(table.now);
+    let effects = table.on(Event::Silence { last_output });
+    assert_eq!(effects.first(), Some(&Effect::AbandonChannel { poison: false }));
+    assert_eq!(table.ending(), "Exited by Exit ran Yes");
+}
+
+#[tokio::test]
+async fn the_answer_to_the_request_counts_against_the_start_timeout() {
+    for (waited, left) in [(0, 15), (20, 10), (29, 5)] {
+        let mut table = Table::new();
+        table.on(Event::Begun(BeginResult::Committed));
+        table.now += Duration::from_secs(waited);
+        let timer = Effect::SetTimer(Timer::Request, Duration::from_secs(left));
+        assert_eq!(table.on(Event::Leased(facts())), [Effect::SendRequest, timer]);
+    }
 }

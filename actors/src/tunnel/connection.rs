@@ -15,13 +15,14 @@ use tokio::time::Instant;
 
 use super::boundary::{Dialer, HostKey, HostKeys, Locator};
 use super::failure::TunnelError;
-use super::stream::{CountedStream, Traffic};
+use super::stream::{CountedStream, CutSwitch, Traffic};
 use crate::instance::InstanceTarget;
 
 /// Looking up the way: at most two AWS calls.
 const LOCATE_DEADLINE: Duration = Duration::from_secs(10);
-/// TCP, TLS and the websocket upgrade.
-const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// Credentials, TCP, TLS and the websocket upgrade. Longer than a dialer's own deadlines together, so that their more
+/// telling errors come first.
+const DIAL_DEADLINE: Duration = Duration::from_secs(25);
 /// SSH version and key exchange; sshd may be busy with others (MaxStartups), and TCP to the instance happens in here.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
 /// The instance runs its AuthorizedKeysCommand twice, each time with up to 5 s of its own.
@@ -63,6 +64,8 @@ pub(crate) struct Transport {
 pub(crate) enum OpenError {
     /// sshd has no session left.
     Busy,
+    /// sshd did not answer in time; others on the connection may well go on.
+    Unanswered,
     /// The connection is of no use any more.
     Broken,
 }
@@ -99,6 +102,7 @@ pub(crate) async fn dial(
     dialer: Arc<dyn Dialer>,
     target: InstanceTarget,
     traffic: Arc<Traffic>,
+    switch: Arc<CutSwitch>,
 ) -> Result<Opened, TunnelError> {
     let location = within("locate", LOCATE_DEADLINE, locator.locate(&target))
         .await?
@@ -107,7 +111,7 @@ pub(crate) async fn dial(
         .await?
         .map_err(|error| TunnelError::Dial(Arc::new(error)))?;
     Ok(Opened {
-        stream: CountedStream::new(dialed.stream, traffic),
+        stream: CountedStream::new(dialed.stream, traffic, switch),
         request_id: dialed.request_id,
         max_duration: dialed.max_duration,
     })
@@ -221,7 +225,8 @@ pub(crate) async fn open_channel(
         Ok(Err(russh::Error::ChannelOpenFailure(
             ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage,
         ))) => Err(OpenError::Busy),
-        Ok(Err(_)) | Err(_) => Err(OpenError::Broken),
+        Ok(Err(_)) => Err(OpenError::Broken),
+        Err(_) => Err(OpenError::Unanswered),
     }
 }
 

@@ -185,10 +185,14 @@ impl Channels {
         self.opening = self.opening.saturating_sub(1);
         self.clean_opens = 0;
         self.retry_at = Some(retry_at);
-        let slot_may_be_late = self.last_closed.is_some_and(|closed| now < closed + LATE_SLOT);
-        if !slot_may_be_late {
+        if !self.slot_may_be_late(now) {
             self.cap = self.in_use().max(1);
         }
+    }
+
+    /// Whether a channel closed so recently that sshd may not have freed its slot.
+    pub(crate) fn slot_may_be_late(&self, now: Instant) -> bool {
+        self.last_closed.is_some_and(|closed| now < closed + LATE_SLOT)
     }
 
     /// A spare becomes a lease.

@@ -1,17 +1,24 @@
-//! A tunnel's byte stream with its bytes counted and the first of them kept for the error message.
+//! A tunnel's byte stream with its bytes counted, the first of them kept for the error message, and a switch that cuts it.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::boundary::TunnelStream;
 
 /// An SSH version line has at most 255 bytes (RFC 4253, section 4.2); a refusal in its place is shorter.
 const GREETING_LIMIT: usize = 255;
+
+/// Saying goodbye below SSH: a peer that is there takes it at once.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// What went over a tunnel, below SSH.
 #[derive(Debug, Default)]
@@ -52,15 +59,51 @@ impl Traffic {
     }
 }
 
+/// Ends a stream from outside. SSH sessions are held alive by whoever still uses a channel of theirs; cutting the bytes
+/// below them ends them all at once.
+#[derive(Debug, Default)]
+pub(crate) struct CutSwitch {
+    is_cut: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl CutSwitch {
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    /// Registers before it looks, so that no cut falls in between.
+    fn check(&self, waker: &AtomicWaker, context: &Context<'_>) -> io::Result<()> {
+        waker.register(context.waker());
+        if self.is_cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the tunnel was cut",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// The stream with its counters.
 pub(crate) struct CountedStream {
     inner: Box<dyn TunnelStream>,
     traffic: Arc<Traffic>,
+    switch: Arc<CutSwitch>,
+    shutdown_limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl CountedStream {
-    pub(crate) fn new(inner: Box<dyn TunnelStream>, traffic: Arc<Traffic>) -> Self {
-        Self { inner, traffic }
+    pub(crate) fn new(inner: Box<dyn TunnelStream>, traffic: Arc<Traffic>, switch: Arc<CutSwitch>) -> Self {
+        Self {
+            inner,
+            traffic,
+            switch,
+            shutdown_limit: None,
+        }
     }
 }
 
@@ -70,6 +113,7 @@ impl AsyncRead for CountedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.switch.check(&self.switch.reader, context)?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = &polled {
@@ -86,6 +130,7 @@ impl AsyncWrite for CountedStream {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.switch.check(&self.switch.writer, context)?;
         let polled = Pin::new(&mut self.inner).poll_write(context, data);
         if let Poll::Ready(Ok(written)) = &polled {
             self.traffic.sent.fetch_add(*written as u64, Ordering::Relaxed);
@@ -94,11 +139,24 @@ impl AsyncWrite for CountedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.switch.check(&self.switch.writer, context)?;
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
+    /// russh waits for this before it tells anyone that the connection is over, so it must end even when the peer takes
+    /// nothing any more.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        if self.switch.check(&self.switch.writer, context).is_err() {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = Pin::new(&mut self.inner).poll_shutdown(context);
+        if polled.is_ready() {
+            return polled;
+        }
+        let limit = self
+            .shutdown_limit
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(SHUTDOWN_LIMIT)));
+        limit.as_mut().poll(context).map(Ok)
     }
 }
 
@@ -117,7 +175,7 @@ mod tests {
         ] {
             let (near, mut far) = tokio::io::duplex(64);
             let traffic = Arc::new(Traffic::default());
-            let mut stream = CountedStream::new(Box::new(near), Arc::clone(&traffic));
+            let mut stream = CountedStream::new(Box::new(near), Arc::clone(&traffic), Arc::default());
             stream.write_all(b"hello").await.unwrap();
             far.write_all(sent.as_bytes()).await.unwrap();
             drop(far);
@@ -126,5 +184,29 @@ mod tests {
             assert_eq!(traffic.refusal().as_deref(), refusal);
             assert_eq!((traffic.received(), traffic.sent()), (sent.len() as u64, 5));
         }
+    }
+
+    #[tokio::test]
+    async fn a_cut_wakes_and_ends_everything() {
+        let (near, _far) = tokio::io::duplex(4);
+        let switch = Arc::new(CutSwitch::default());
+        let stream = CountedStream::new(Box::new(near), Arc::default(), Arc::clone(&switch));
+        let (mut read, mut write) = tokio::io::split(stream);
+        let reading = tokio::spawn(async move { read.read_u8().await });
+        let writing = tokio::spawn(async move {
+            let written = write.write_all(&[0; 64]).await;
+            write.shutdown().await.unwrap();
+            written
+        });
+        tokio::task::yield_now().await;
+        switch.cut();
+        assert_eq!(
+            reading.await.unwrap().unwrap_err().kind(),
+            io::ErrorKind::ConnectionAborted
+        );
+        assert_eq!(
+            writing.await.unwrap().unwrap_err().kind(),
+            io::ErrorKind::ConnectionAborted
+        );
     }
 }

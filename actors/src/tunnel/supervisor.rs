@@ -20,7 +20,7 @@ use super::failure::{GrantError, TunnelError, chain};
 use super::inbox::AskAnswer;
 use super::lease::{Lease, LeaseCounter, LeasedChannel};
 use super::snapshot::LastError;
-use super::stream::Traffic;
+use super::stream::{CutSwitch, Traffic};
 use super::supervisor_core::{AskId, CoreSettings, Effect, Event, SupervisorCore, TunnelId};
 use crate::clock::Clock;
 use crate::exec::{LeaseFacts, TunnelTemperature, milliseconds};
@@ -28,8 +28,8 @@ use crate::instance::InstanceTarget;
 
 /// SendSSHPublicKey with its client's own retries.
 const KEY_PUSH_DEADLINE: Duration = Duration::from_secs(20);
-/// Saying goodbye to sshd; the connection is dropped after this whether it was heard or not.
-const DISCONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// For saying goodbye to sshd, and again for its going; then the connection is cut whether it was heard or not.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Asks come through senders of their own, so this bounds nothing but what one sender can queue.
 const MAILBOX: usize = 64;
 
@@ -63,6 +63,7 @@ pub(super) struct Parts {
     pub(super) leases: LeaseCounter,
     pub(super) open_tunnel_request_id: Option<String>,
     pub(super) key_push_request_id: Option<String>,
+    switch: Arc<CutSwitch>,
     asked_at: Instant,
     ready_after: Option<Duration>,
     link: Link,
@@ -123,7 +124,7 @@ impl InstanceSupervisor {
     }
 
     fn schedule_wake(&mut self, ctx: &mut Context<Self>) {
-        let due = self.core.next_wake();
+        let due = self.core.next_wake(Instant::now());
         if due == self.wake.as_ref().map(|(at, _)| *at) {
             return;
         }
@@ -196,6 +197,7 @@ impl InstanceSupervisor {
 
     fn dial(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
         let traffic = Arc::new(Traffic::default());
+        let switch = Arc::new(CutSwitch::default());
         self.parts.insert(
             tunnel,
             Parts {
@@ -203,6 +205,7 @@ impl InstanceSupervisor {
                 leases: LeaseCounter::default(),
                 open_tunnel_request_id: None,
                 key_push_request_id: None,
+                switch: Arc::clone(&switch),
                 asked_at: Instant::now(),
                 ready_after: None,
                 link: Link::Connecting,
@@ -211,7 +214,7 @@ impl InstanceSupervisor {
         );
         let locator = Arc::clone(&self.around.locator);
         let dialer = Arc::clone(&self.around.dialer);
-        let dial = connection::dial(locator, dialer, self.target.clone(), traffic);
+        let dial = connection::dial(locator, dialer, self.target.clone(), traffic, switch);
         ctx.spawn(dial.into_actor(self).map(move |opened, act, ctx| {
             let Some(parts) = act.parts.get_mut(&tunnel) else {
                 return;
@@ -314,7 +317,8 @@ impl InstanceSupervisor {
     }
 
     fn connect_failed(&mut self, tunnel: TunnelId, error: TunnelError, ctx: &mut Context<Self>) {
-        if self.parts.remove(&tunnel).is_some() {
+        if let Some(parts) = self.parts.remove(&tunnel) {
+            parts.switch.cut();
             self.note_failure(&error);
             self.feed(
                 Event::ConnectFailed {
@@ -328,7 +332,8 @@ impl InstanceSupervisor {
     }
 
     fn lost(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
-        if self.parts.remove(&tunnel).is_some() {
+        if let Some(parts) = self.parts.remove(&tunnel) {
+            parts.switch.cut();
             self.note_failure(&TunnelError::Lost);
             self.feed(Event::Lost { tunnel }, ctx);
         }
@@ -351,17 +356,18 @@ impl InstanceSupervisor {
 
     fn close(&mut self, tunnel: TunnelId, reason: &'static str) {
         tracing::info!(instance = %self.target.instance, tunnel, reason, "closing tunnel");
-        let Some(Parts {
-            link: Link::Ready(handle),
-            ..
-        }) = self.parts.remove(&tunnel)
-        else {
+        let Some(Parts { link, switch, .. }) = self.parts.remove(&tunnel) else {
             return;
+        };
+        let Link::Ready(handle) = link else {
+            return switch.cut();
         };
         // Apart from the actor, which may be gone before the goodbye is said.
         drop(tokio::spawn(async move {
             let goodbye = handle.disconnect(Disconnect::ByApplication, "", "");
-            drop(tokio::time::timeout(DISCONNECT_DEADLINE, goodbye).await);
+            drop(tokio::time::timeout(GOODBYE, goodbye).await);
+            tokio::time::sleep(GOODBYE).await;
+            switch.cut();
         }));
     }
 
@@ -397,6 +403,8 @@ impl InstanceSupervisor {
                         ctx,
                     );
                 }
+                // What became of the channel is not known: no new leases, and those on it may end.
+                Err(OpenError::Unanswered) => act.feed(Event::Poisoned { tunnel }, ctx),
                 Err(OpenError::Broken) => act.lost(tunnel, ctx),
             }
         }));

@@ -154,10 +154,14 @@ impl SupervisorCore {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Event::Wake`] is due, if nothing else happens before.
-    pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let waiter = self.waiters.iter().map(|waiter| waiter.deadline).min();
-        let grant = self.grant.expires_at(self.settings.grant_margin);
+    /// When [`Event::Wake`] is due, if nothing else happens before. Always after `now`, right after an event.
+    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        // All wait equally long, so the first in the queue is the first to leave.
+        let waiter = self.waiters.front().map(|waiter| waiter.deadline);
+        let grant = self
+            .grant
+            .expires_at(self.settings.grant_margin)
+            .filter(|_| !self.is_authenticating());
         let backoff = self
             .backoff
             .as_ref()
@@ -170,11 +174,9 @@ impl SupervisorCore {
                 .map(|since| since + self.settings.idle_timeout);
             [channels.retry_at, idle_end].into_iter().flatten()
         });
-        [waiter, grant, backoff]
-            .into_iter()
-            .flatten()
-            .chain(tunnels)
-            .min()
+        let dues = [waiter, grant, backoff].into_iter().flatten().chain(tunnels);
+        // What is due and was not acted on waits for something else: a back-off that is over for a tunnel on its way.
+        dues.filter(|due| now < *due).min()
     }
 
     // === Events ===
@@ -274,10 +276,11 @@ impl SupervisorCore {
     }
 
     fn on_channel_refused(&mut self, tunnel: TunnelId, retry_after: Duration, jitter: f64, now: Instant) {
-        self.with_channels(tunnel, |channels| channels.refused(now + retry_after, now));
+        let retry_at = now + retry_after;
+        self.with_channels(tunnel, |channels| channels.refused(retry_at, now));
         let is_bare = self
             .channels(tunnel)
-            .is_some_and(|channels| channels.in_use() == 0);
+            .is_some_and(|channels| channels.in_use() == 0 && !channels.slot_may_be_late(now));
         if is_bare {
             // Nothing of ours is open, so no slot will come free: the login is good for nothing.
             self.close(tunnel, "every session refused");
@@ -323,6 +326,12 @@ impl SupervisorCore {
                 | TunnelState::AwaitingGrant { .. }
                 | TunnelState::Authenticating { .. } => None,
             })
+    }
+
+    fn is_authenticating(&self) -> bool {
+        self.tunnels
+            .values()
+            .any(|tunnel| matches!(tunnel.state, TunnelState::Authenticating { .. }))
     }
 
     fn channels(&self, tunnel: TunnelId) -> Option<&Channels> {

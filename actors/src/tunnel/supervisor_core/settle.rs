@@ -1,7 +1,5 @@
 //! Coming to rest after an event: who gets a channel, what is opened, pushed, logged in and closed.
 
-use std::collections::VecDeque;
-
 use tokio::time::Instant;
 
 use super::event::{Effect, TunnelId};
@@ -22,13 +20,12 @@ impl SupervisorCore {
     }
 
     fn expire_waiters(&mut self, now: Instant) {
-        let (late, waiting): (VecDeque<_>, VecDeque<_>) =
-            self.waiters.drain(..).partition(|waiter| waiter.deadline <= now);
-        self.waiters = waiting;
-        self.effects.extend(late.into_iter().map(|waiter| Effect::Refuse {
-            ask: waiter.ask,
-            error: TunnelError::StartTimeout,
-        }));
+        while let Some(waiter) = self.waiters.pop_front_if(|waiter| waiter.deadline <= now) {
+            self.effects.push(Effect::Refuse {
+                ask: waiter.ask,
+                error: TunnelError::StartTimeout,
+            });
+        }
     }
 
     fn clear_due_retries(&mut self, now: Instant) {
@@ -93,7 +90,9 @@ impl SupervisorCore {
             .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_)))
             .count();
         let backing_off = self.backoff.as_ref().is_some_and(|backoff| now < backoff.until);
+        let has_free_channel = self.ready().any(|(_, channels)| channels.in_use() < channels.cap);
         if self.waiters.len() <= on_the_way
+            || has_free_channel
             || is_connecting
             || usable >= self.settings.max_tunnels
             || backing_off
@@ -115,10 +114,7 @@ impl SupervisorCore {
     /// A key beside dial and key exchange; a login when both are there.
     fn log_in(&mut self, now: Instant) {
         let margin = self.settings.grant_margin;
-        let is_authenticating = self
-            .tunnels
-            .values()
-            .any(|tunnel| matches!(tunnel.state, TunnelState::Authenticating { .. }));
+        let is_authenticating = self.is_authenticating();
         let is_stale = matches!(self.grant, Grant::Live { .. }) && !self.grant.is_usable(margin, now);
         if is_stale && !is_authenticating {
             self.grant_on(GrantEvent::Expired);

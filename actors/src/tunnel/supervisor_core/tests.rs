@@ -210,7 +210,7 @@ async fn open_failed_means_busy() {
         [""; 0],
         "not before the pause is over"
     );
-    assert_eq!(table.core.next_wake(), Some(table.now + pause));
+    assert_eq!(table.core.next_wake(table.now), Some(table.now + pause));
     assert_eq!(table.pass(pause), ["open 1"]);
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
 }
@@ -342,7 +342,10 @@ async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.pass(Duration::from_secs(1_000)), ["forget"]);
     table.on(Event::Leases { tunnel: 1, live: 0 });
-    assert_eq!(table.core.next_wake(), Some(table.now + Duration::from_secs(300)));
+    assert_eq!(
+        table.core.next_wake(table.now),
+        Some(table.now + Duration::from_secs(300))
+    );
     assert_eq!(table.pass(Duration::from_secs(299)), [""; 0]);
     assert_eq!(table.pass(Duration::from_secs(1)), ["close 1 idle"]);
 }
@@ -437,6 +440,83 @@ async fn shutdown_refuses_retires_and_closes() {
     );
 }
 
+/// sshd frees a slot later than the client hears of the close.
+#[tokio::test]
+async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a_second_tunnel() {
+    let refused = || Event::ChannelRefused {
+        tunnel: 1,
+        retry_after: Duration::from_millis(10),
+        jitter: 0.0,
+    };
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    table.on(Event::Leases { tunnel: 1, live: 0 });
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["open 1"]);
+    assert_eq!(
+        table.on(refused()),
+        [""; 0],
+        "none is open, but one was a moment ago"
+    );
+    assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
+    table.now += Duration::from_millis(100);
+    assert_eq!(
+        table.on(refused()),
+        ["close 1 every session refused", "refuse 2 login_refused"]
+    );
+
+    let mut table = Table::new(settings());
+    for ask in 1..=3 {
+        table.on(Event::Ask { ask });
+    }
+    table.pushed();
+    table.connect(1);
+    for _ in 0..3 {
+        table.on(Event::ChannelOpened { tunnel: 1 });
+    }
+    table.on(Event::Leases { tunnel: 1, live: 2 });
+    assert_eq!(table.on(Event::Ask { ask: 4 }), ["open 1"]);
+    assert_eq!(table.on(refused()), [""; 0]);
+    assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
+}
+
+#[tokio::test]
+async fn no_wake_is_due_in_the_past() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.on(Event::ConnectFailed {
+        tunnel: 1,
+        error: refused_login(),
+        jitter: 0.0,
+    });
+    table.now += Duration::from_secs(2);
+    table.on(Event::Ask { ask: 2 });
+    table.pass(Duration::from_millis(1));
+    assert!(
+        table.core.next_wake(table.now).unwrap() > table.now,
+        "the back-off is over and a tunnel on its way"
+    );
+
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.now += Duration::from_secs(29);
+    table.on(Event::Ask { ask: 2 });
+    table.on(Event::Dialed {
+        tunnel: 1,
+        max_duration: None,
+    });
+    table.on(Event::Handshaken { tunnel: 1 });
+    table.pass(Duration::from_secs(17));
+    assert!(
+        table.core.next_wake(table.now).unwrap() > table.now,
+        "the grant is over and a login on its way"
+    );
+}
+
 /// Whatever happens in whatever order, no rule about counts is broken and every asker is answered once.
 mod properties {
     use std::collections::HashSet;
@@ -489,6 +569,10 @@ mod properties {
                         prop_assert!(answered.insert(ask), "asker {} was answered twice", ask);
                     }
                 }
+                let wake = table.core.next_wake(now);
+                prop_assert!(wake.is_none_or(|wake| wake > now), "a wake in the past would spin");
+                let waits_for_nothing = table.core.waiters() > 0 && table.core.tunnels().is_empty();
+                prop_assert!(!waits_for_nothing || wake.is_some(), "someone waits for nothing");
                 prop_assert_eq!(answered.len() + table.core.waiters(), usize::try_from(asked).unwrap());
                 let usable = table.core.tunnels().values()
                     .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_))).count();
