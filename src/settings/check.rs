@@ -12,8 +12,9 @@ use super::{Settings, SettingsError};
 /// Least characters of an admin token: 32 of base64url are 192 bits.
 const MIN_ADMIN_TOKEN: usize = 32;
 
-/// What an exec may take besides waiting for a channel and running: 5 s to kill, 2 s to drain, 10 s of audit.
-const EXEC_OVERHEAD: Duration = Duration::from_secs(17);
+/// What an exec may take besides waiting for a channel and running: 5 s for sshd's answer after a wait that took the whole
+/// start timeout, 5 s to kill, 2 s to drain, 10 s of audit.
+const EXEC_OVERHEAD: Duration = Duration::from_secs(22);
 
 impl Settings {
     /// Refuses values that have the right type and make no sense.

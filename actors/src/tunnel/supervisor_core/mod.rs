@@ -411,4 +411,8 @@ impl SupervisorCore {
 }
 
 #[cfg(test)]
+mod channel_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@ use super::*;
 
 const MARGIN: Duration = Duration::from_secs(45);
 
-fn settings() -> CoreSettings {
+pub(super) fn settings() -> CoreSettings {
     CoreSettings {
         start_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(300),
@@ -16,13 +16,13 @@ fn settings() -> CoreSettings {
 }
 
 /// A core, a time of its own, and short names for what happens.
-struct Table {
-    core: SupervisorCore,
-    now: Instant,
+pub(super) struct Table {
+    pub(super) core: SupervisorCore,
+    pub(super) now: Instant,
 }
 
 impl Table {
-    fn new(settings: CoreSettings) -> Self {
+    pub(super) fn new(settings: CoreSettings) -> Self {
         Self {
             core: SupervisorCore::new(settings),
             now: Instant::now(),
@@ -30,16 +30,16 @@ impl Table {
     }
 
     /// Feeds an event and names the effects.
-    fn on(&mut self, event: Event) -> Vec<String> {
+    pub(super) fn on(&mut self, event: Event) -> Vec<String> {
         self.core.on(event, self.now).iter().map(name).collect()
     }
 
-    fn pass(&mut self, time: Duration) -> Vec<String> {
+    pub(super) fn pass(&mut self, time: Duration) -> Vec<String> {
         self.now += time;
         self.on(Event::Wake)
     }
 
-    fn pushed(&mut self) -> Vec<String> {
+    pub(super) fn pushed(&mut self) -> Vec<String> {
         let pushed_at = self.now;
         self.on(Event::KeyPushed {
             pushed_at,
@@ -48,7 +48,7 @@ impl Table {
     }
 
     /// Brings tunnel `tunnel` to `Ready` with a fresh grant; returns the effects of the login.
-    fn connect(&mut self, tunnel: TunnelId) -> Vec<String> {
+    pub(super) fn connect(&mut self, tunnel: TunnelId) -> Vec<String> {
         self.on(Event::Dialed {
             tunnel,
             max_duration: Some(Duration::from_secs(3_600)),
@@ -57,7 +57,7 @@ impl Table {
         self.on(Event::LoggedIn { tunnel })
     }
 
-    fn channels(&self, tunnel: TunnelId) -> &super::super::state::Channels {
+    pub(super) fn channels(&self, tunnel: TunnelId) -> &super::super::state::Channels {
         self.core.channels(tunnel).unwrap()
     }
 }
@@ -79,7 +79,7 @@ fn name(effect: &Effect) -> String {
     }
 }
 
-fn refused_login() -> TunnelError {
+pub(super) fn refused_login() -> TunnelError {
     TunnelError::LoginRefused {
         reason: "the key was refused",
     }
@@ -182,54 +182,6 @@ async fn second_tunnel_only_when_all_channels_are_taken_and_someone_waits() {
     table.on(Event::Ask { ask: 6 });
     table.on(Event::ChannelOpened { tunnel: 2 });
     assert_eq!(table.on(Event::Ask { ask: 7 }), [""; 0], "never a third");
-}
-
-#[tokio::test]
-async fn open_failed_means_busy() {
-    let mut table = Table::new(settings());
-    for ask in 1..=2 {
-        table.on(Event::Ask { ask });
-    }
-    table.pushed();
-    table.connect(1);
-    table.on(Event::ChannelOpened { tunnel: 1 });
-    let pause = Duration::from_millis(10);
-    let refused = Event::ChannelRefused {
-        tunnel: 1,
-        retry_after: pause,
-        jitter: 0.0,
-    };
-    assert_eq!(
-        table.on(refused),
-        ["dial 2"],
-        "all channels are taken now: the cap was learned"
-    );
-    assert_eq!(table.channels(1).cap, 1);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        [""; 0],
-        "not before the pause is over"
-    );
-    assert_eq!(table.core.next_wake(table.now), Some(table.now + pause));
-    assert_eq!(table.pass(pause), ["open 1"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
-}
-
-#[tokio::test]
-async fn a_login_that_gets_no_session_at_all_is_refused() {
-    let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
-    table.pushed();
-    table.connect(1);
-    let refused = Event::ChannelRefused {
-        tunnel: 1,
-        retry_after: Duration::from_millis(10),
-        jitter: 0.0,
-    };
-    assert_eq!(
-        table.on(refused),
-        ["close 1 every session refused", "refuse 1 login_refused"]
-    );
 }
 
 #[tokio::test]
@@ -392,35 +344,6 @@ async fn a_poisoned_tunnel_takes_no_lease_and_goes_with_the_last() {
 }
 
 #[tokio::test]
-async fn a_returned_channel_serves_the_next_asker() {
-    let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
-    table.pushed();
-    table.connect(1);
-    table.on(Event::ChannelOpened { tunnel: 1 });
-    table.on(Event::ChannelReturned { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 0 });
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm"]);
-}
-
-#[tokio::test]
-async fn a_spare_is_kept_ready() {
-    let mut table = Table::new(CoreSettings {
-        spare_channels: 1,
-        ..settings()
-    });
-    table.on(Event::Ask { ask: 1 });
-    table.pushed();
-    table.connect(1);
-    assert_eq!(
-        table.on(Event::ChannelOpened { tunnel: 1 }),
-        ["give 1 of 1 Cold", "open 1"]
-    );
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), [""; 0]);
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm", "open 1"]);
-}
-
-#[tokio::test]
 async fn shutdown_refuses_retires_and_closes() {
     let mut table = Table::new(CoreSettings {
         max_tunnels: 1,
@@ -441,47 +364,6 @@ async fn shutdown_refuses_retires_and_closes() {
 }
 
 /// sshd frees a slot later than the client hears of the close.
-#[tokio::test]
-async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a_second_tunnel() {
-    let refused = || Event::ChannelRefused {
-        tunnel: 1,
-        retry_after: Duration::from_millis(10),
-        jitter: 0.0,
-    };
-    let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
-    table.pushed();
-    table.connect(1);
-    table.on(Event::ChannelOpened { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 0 });
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["open 1"]);
-    assert_eq!(
-        table.on(refused()),
-        [""; 0],
-        "none is open, but one was a moment ago"
-    );
-    assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
-    table.now += Duration::from_millis(100);
-    assert_eq!(
-        table.on(refused()),
-        ["close 1 every session refused", "refuse 2 login_refused"]
-    );
-
-    let mut table = Table::new(settings());
-    for ask in 1..=3 {
-        table.on(Event::Ask { ask });
-    }
-    table.pushed();
-    table.connect(1);
-    for _ in 0..3 {
-        table.on(Event::ChannelOpened { tunnel: 1 });
-    }
-    table.on(Event::Leases { tunnel: 1, live: 2 });
-    assert_eq!(table.on(Event::Ask { ask: 4 }), ["open 1"]);
-    assert_eq!(table.on(refused()), [""; 0]);
-    assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
-}
-
 #[tokio::test]
 async fn no_wake_is_due_in_the_past() {
     let mut table = Table::new(settings());
@@ -515,69 +397,4 @@ async fn no_wake_is_due_in_the_past() {
         table.core.next_wake(table.now).unwrap() > table.now,
         "the grant is over and a login on its way"
     );
-}
-
-/// Whatever happens in whatever order, no rule about counts is broken and every asker is answered once.
-mod properties {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn counts_hold(steps in prop::collection::vec((0u8..12, 1u64..4, 0u64..40), 1..200)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let _guard = runtime.enter();
-            let mut table = Table::new(CoreSettings { spare_channels: 1, ..settings() });
-            let mut asked = 0;
-            let mut answered = HashSet::new();
-            for (kind, tunnel, seconds) in steps {
-                let has_opening = table.core.channels(tunnel).is_some_and(|channels| channels.opening > 0);
-                let leased = table.core.channels(tunnel).map_or(0, |channels| channels.leased);
-                let event = match kind {
-                    0..=2 => { asked += 1; Event::Ask { ask: asked } }
-                    3 if matches!(table.core.grant, Grant::Pushing) =>
-                        Event::KeyPushed { pushed_at: table.now, request_id: None },
-                    4 => Event::Dialed { tunnel, max_duration: None },
-                    5 => Event::Handshaken { tunnel },
-                    6 => Event::LoggedIn { tunnel },
-                    7 if has_opening => Event::ChannelOpened { tunnel },
-                    8 if has_opening => Event::ChannelRefused { tunnel, retry_after: Duration::from_millis(10), jitter: 0.5 },
-                    9 if leased > 0 => Event::Leases { tunnel, live: leased - 1 },
-                    10 => Event::ConnectFailed { tunnel, error: refused_login(), jitter: 0.5 },
-                    11 => Event::Lost { tunnel },
-                    _ => { table.now += Duration::from_secs(seconds); Event::Wake }
-                };
-                // Only events that a shell could send: a step's result for a tunnel that is at that step.
-                let state = table.core.tunnels().get(&tunnel).map(|tunnel| tunnel.state.name());
-                let fits = match &event {
-                    Event::Dialed { .. } => state == Some("dialing"),
-                    Event::Handshaken { .. } => state == Some("handshaking"),
-                    Event::LoggedIn { .. } => state == Some("authenticating"),
-                    Event::ConnectFailed { .. } =>
-                        state.is_some_and(|state| state != "ready" && state != "retiring"),
-                    _ => true,
-                };
-                if !fits {
-                    continue;
-                }
-                let now = table.now;
-                for effect in table.core.on(event, now) {
-                    if let Effect::HandOver { ask, .. } | Effect::Refuse { ask, .. } = effect {
-                        prop_assert!(answered.insert(ask), "asker {} was answered twice", ask);
-                    }
-                }
-                let wake = table.core.next_wake(now);
-                prop_assert!(wake.is_none_or(|wake| wake > now), "a wake in the past would spin");
-                let waits_for_nothing = table.core.waiters() > 0 && table.core.tunnels().is_empty();
-                prop_assert!(!waits_for_nothing || wake.is_some(), "someone waits for nothing");
-                prop_assert_eq!(answered.len() + table.core.waiters(), usize::try_from(asked).unwrap());
-                let usable = table.core.tunnels().values()
-                    .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_))).count();
-                prop_assert!(usable <= 2);
-            }
-        }
-    }
 }

@@ -1,0 +1,120 @@
+use super::tests::{Table, settings};
+use super::*;
+
+#[tokio::test]
+async fn open_failed_means_busy() {
+    let mut table = Table::new(settings());
+    for ask in 1..=2 {
+        table.on(Event::Ask { ask });
+    }
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    let pause = Duration::from_millis(10);
+    let refused = Event::ChannelRefused {
+        tunnel: 1,
+        retry_after: pause,
+        jitter: 0.0,
+    };
+    assert_eq!(
+        table.on(refused),
+        ["dial 2"],
+        "all channels are taken now: the cap was learned"
+    );
+    assert_eq!(table.channels(1).cap, 1);
+    assert_eq!(
+        table.on(Event::Leases { tunnel: 1, live: 0 }),
+        [""; 0],
+        "not before the pause is over"
+    );
+    assert_eq!(table.core.next_wake(table.now), Some(table.now + pause));
+    assert_eq!(table.pass(pause), ["open 1"]);
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
+}
+
+#[tokio::test]
+async fn a_login_that_gets_no_session_at_all_is_refused() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    let refused = Event::ChannelRefused {
+        tunnel: 1,
+        retry_after: Duration::from_millis(10),
+        jitter: 0.0,
+    };
+    assert_eq!(
+        table.on(refused),
+        ["close 1 every session refused", "refuse 1 login_refused"]
+    );
+}
+
+#[tokio::test]
+async fn a_returned_channel_serves_the_next_asker() {
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    table.on(Event::ChannelReturned { tunnel: 1 });
+    table.on(Event::Leases { tunnel: 1, live: 0 });
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm"]);
+}
+
+#[tokio::test]
+async fn a_spare_is_kept_ready() {
+    let mut table = Table::new(CoreSettings {
+        spare_channels: 1,
+        ..settings()
+    });
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "open 1"]
+    );
+    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), [""; 0]);
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm", "open 1"]);
+}
+
+#[tokio::test]
+async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a_second_tunnel() {
+    let refused = || Event::ChannelRefused {
+        tunnel: 1,
+        retry_after: Duration::from_millis(10),
+        jitter: 0.0,
+    };
+    let mut table = Table::new(settings());
+    table.on(Event::Ask { ask: 1 });
+    table.pushed();
+    table.connect(1);
+    table.on(Event::ChannelOpened { tunnel: 1 });
+    table.on(Event::Leases { tunnel: 1, live: 0 });
+    assert_eq!(table.on(Event::Ask { ask: 2 }), ["open 1"]);
+    assert_eq!(
+        table.on(refused()),
+        [""; 0],
+        "none is open, but one was a moment ago"
+    );
+    assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
+    table.now += Duration::from_millis(100);
+    assert_eq!(
+        table.on(refused()),
+        ["close 1 every session refused", "refuse 2 login_refused"]
+    );
+
+    let mut table = Table::new(settings());
+    for ask in 1..=3 {
+        table.on(Event::Ask { ask });
+    }
+    table.pushed();
+    table.connect(1);
+    for _ in 0..3 {
+        table.on(Event::ChannelOpened { tunnel: 1 });
+    }
+    table.on(Event::Leases { tunnel: 1, live: 2 });
+    assert_eq!(table.on(Event::Ask { ask: 4 }), ["open 1"]);
+    assert_eq!(table.on(refused()), [""; 0]);
+    assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
+}

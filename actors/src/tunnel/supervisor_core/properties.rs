@@ -1,0 +1,65 @@
+//! Whatever happens in whatever order, no rule about counts is broken and every asker is answered once.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::super::state::TunnelState;
+use super::tests::{Table, refused_login, settings};
+use super::*;
+
+proptest! {
+    #[test]
+    fn counts_hold(steps in prop::collection::vec((0u8..12, 1u64..4, 0u64..40), 1..200)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _guard = runtime.enter();
+        let mut table = Table::new(CoreSettings { spare_channels: 1, ..settings() });
+        let mut asked = 0;
+        let mut answered = HashSet::new();
+        for (kind, tunnel, seconds) in steps {
+            let has_opening = table.core.channels(tunnel).is_some_and(|channels| channels.opening > 0);
+            let leased = table.core.channels(tunnel).map_or(0, |channels| channels.leased);
+            let event = match kind {
+                0..=2 => { asked += 1; Event::Ask { ask: asked } }
+                3 if matches!(table.core.grant, Grant::Pushing) =>
+                    Event::KeyPushed { pushed_at: table.now, request_id: None },
+                4 => Event::Dialed { tunnel, max_duration: None },
+                5 => Event::Handshaken { tunnel },
+                6 => Event::LoggedIn { tunnel },
+                7 if has_opening => Event::ChannelOpened { tunnel },
+                8 if has_opening => Event::ChannelRefused { tunnel, retry_after: Duration::from_millis(10), jitter: 0.5 },
+                9 if leased > 0 => Event::Leases { tunnel, live: leased - 1 },
+                10 => Event::ConnectFailed { tunnel, error: refused_login(), jitter: 0.5 },
+                11 => Event::Lost { tunnel },
+                _ => { table.now += Duration::from_secs(seconds); Event::Wake }
+            };
+            // Only events that a shell could send: a step's result for a tunnel that is at that step.
+            let state = table.core.tunnels().get(&tunnel).map(|tunnel| tunnel.state.name());
+            let fits = match &event {
+                Event::Dialed { .. } => state == Some("dialing"),
+                Event::Handshaken { .. } => state == Some("handshaking"),
+                Event::LoggedIn { .. } => state == Some("authenticating"),
+                Event::ConnectFailed { .. } =>
+                    state.is_some_and(|state| state != "ready" && state != "retiring"),
+                _ => true,
+            };
+            if !fits {
+                continue;
+            }
+            let now = table.now;
+            for effect in table.core.on(event, now) {
+                if let Effect::HandOver { ask, .. } | Effect::Refuse { ask, .. } = effect {
+                    prop_assert!(answered.insert(ask), "asker {} was answered twice", ask);
+                }
+            }
+            let wake = table.core.next_wake(now);
+            prop_assert!(wake.is_none_or(|wake| wake > now), "a wake in the past would spin");
+            let waits_for_nothing = table.core.waiters() > 0 && table.core.tunnels().is_empty();
+            prop_assert!(!waits_for_nothing || wake.is_some(), "someone waits for nothing");
+            prop_assert_eq!(answered.len() + table.core.waiters(), usize::try_from(asked).unwrap());
+            let usable = table.core.tunnels().values()
+                .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_))).count();
+            prop_assert!(usable <= 2);
+        }
+    }
+}
