@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use actix_web::http::header::{HeaderMap, X_FORWARDED_FOR};
+use actix_web::http::header::{HeaderMap, HeaderValue, X_FORWARDED_FOR};
 use ipnet::IpNet;
 
 /// Most entries of `X-Forwarded-For` that are looked at: more proxies than that in a row are no one's network.
@@ -16,20 +16,24 @@ pub(crate) fn remote_addr(
     trusted: &[IpNet],
 ) -> Option<IpAddr> {
     let mut nearest = peer?.ip().to_canonical();
-    let values: Vec<&str> = headers
+    // As bytes: what a client puts before a proxy's own entry may be anything, and must not hide that entry.
+    let values: Vec<&[u8]> = headers
         .get_all(X_FORWARDED_FOR)
-        .filter_map(|value| value.to_str().ok())
+        .map(HeaderValue::as_bytes)
         .collect();
     for hop in values
         .iter()
         .rev()
-        .flat_map(|value| value.rsplit(','))
+        .flat_map(|value| value.rsplit(|byte| *byte == b','))
         .take(MAX_HOPS)
     {
         if !trusted.iter().any(|network| network.contains(&nearest)) {
             break;
         }
-        let Some(address) = parse_hop(hop.trim()) else {
+        let Some(address) = std::str::from_utf8(hop)
+            .ok()
+            .and_then(|hop| parse_hop(hop.trim()))
+        else {
             break;
         };
         nearest = address.to_canonical();
@@ -72,5 +76,17 @@ mod tests {
             let found = remote_addr(Some(peer.parse().unwrap()), &headers, &trusted);
             assert_eq!(found, Some(expected.parse().unwrap()), "{peer} {forwarded:?}");
         }
+    }
+
+    #[test]
+    fn a_client_cannot_hide_behind_bytes_that_are_no_text() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.append(
+            X_FORWARDED_FOR,
+            HeaderValue::from_bytes(b"\xe9, 203.0.113.9").unwrap(),
+        );
+        let found = remote_addr(Some("10.0.0.1:5".parse().unwrap()), &headers, &trusted);
+        assert_eq!(found, Some("203.0.113.9".parse().unwrap()));
     }
 }

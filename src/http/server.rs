@@ -19,10 +19,10 @@ use super::routes;
 /// who close one and no request is sent into a closing connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Longest time that the kernel keeps data which the peer does not take. Longer than the longest answer may last (30 s
+/// Longest time that the kernel keeps data which the peer does not take. Longer than the longest answer may last (35 s
 /// to start, 120 s to run, 17 s to end) and a stalled reader is waited for afterwards (30 s), so it never cuts a stream
 /// that may still be read; it ends connections whose peer has vanished without a word.
-const UNTAKEN_DATA: Duration = Duration::from_secs(200);
+const UNTAKEN_DATA: Duration = Duration::from_secs(210);
 
 /// Starts serving a surface on a listening socket. Signals are the caller's to handle; it stops the server through
 /// [`Server::handle`]. Must be called inside an actix `System`.

@@ -9,7 +9,7 @@ use adit_actors::exec::{Caller, ErrorCode, ExecSpec};
 use adit_actors::instance::InstanceTarget;
 use uuid::Uuid;
 
-use super::read_body::{check_media_type, read_body};
+use super::read_body::{check_declared_length, check_media_type, read_body};
 use super::request_body;
 use crate::http::host_access::may_exec_on_host;
 use crate::http::options::HttpState;
@@ -32,12 +32,14 @@ pub(crate) struct Admitted {
 /// A caller that may run something in a workspace, and where.
 pub(crate) struct Known {
     caller: Caller,
-    org_id: Option<Uuid>,
     workspace_id: Uuid,
     target: InstanceTarget,
+    permit: Permit,
 }
 
-/// What can be checked without the body, in order: tenant guard, token, workspace, tier, instance.
+/// What can be checked without the body, in order: tenant guard, token, workspace, tier, instance, media type, declared
+/// length, limits. The limits come before the body and not after it, so that they bound the bodies that are being read
+/// as well: otherwise one token could hold any number of them in memory.
 pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Result<Known, Problem> {
     if !tenant_guard::admits(&state.options, request.headers()) {
         return Err(Problem::new(ProblemCode::NotFound));
@@ -45,15 +47,18 @@ pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Re
     let (caller, org_id, workspace) = identify(request, state).await?;
     access_log::name_workspace(request, workspace.id);
     let target = check_workspace(&workspace)?;
+    check_media_type(request.headers())?;
+    check_declared_length(request.headers(), state.options.max_body)?;
+    let permit = check_limits(state, &caller, org_id)?;
     Ok(Known {
         caller,
-        org_id,
         workspace_id: workspace.id,
         target,
+        permit,
     })
 }
 
-/// The rest, in order: media type, body, limits.
+/// The rest: the body.
 pub(crate) async fn admit_exec(
     known: Known,
     request: &HttpRequest,
@@ -62,10 +67,8 @@ pub(crate) async fn admit_exec(
 ) -> Result<Admitted, Problem> {
     let options = &state.options;
     let headers = request.headers();
-    check_media_type(headers)?;
-    let body = read_body(headers, payload, options.max_body, options.body_timeout).await?;
+    let body = read_body(payload, options.max_body, options.body_timeout).await?;
     let body = request_body::parse(&body)?;
-    let permit = check_limits(state, &known)?;
     let spec = ExecSpec {
         exec_id: Uuid::new_v4(),
         workspace_id: known.workspace_id,
@@ -77,7 +80,7 @@ pub(crate) async fn admit_exec(
     };
     Ok(Admitted {
         spec,
-        permit,
+        permit: known.permit,
         announce: body.announce,
     })
 }
@@ -134,13 +137,13 @@ fn check_workspace(workspace: &Workspace) -> Result<InstanceTarget, Problem> {
     }
 }
 
-fn check_limits(state: &HttpState, known: &Known) -> Result<Permit, Problem> {
+fn check_limits(state: &HttpState, caller: &Caller, org_id: Option<Uuid>) -> Result<Permit, Problem> {
     if state.engine.is_shutting_down() {
         return Err(Problem::new(ErrorCode::ShuttingDown));
     }
     state
         .engine
-        .admit(known.caller.id, known.org_id)
+        .admit(caller.id, org_id)
         .map_err(|TooManyExecs { scope }| {
             Problem::new(match scope {
                 AdmissionScope::Token | AdmissionScope::Org => ErrorCode::TooManyExecs,

@@ -113,3 +113,27 @@ async fn refusals_do_not_wait_for_a_body_and_a_body_is_not_waited_for_for_ever()
     assert_eq!(service.dispatched(), (0, 0));
     service.stop().await;
 }
+
+#[actix_web::test]
+async fn a_body_that_is_being_read_counts_as_in_flight() {
+    let settings = EngineSettings {
+        execs_per_token: 2,
+        ..EngineSettings::default()
+    };
+    let service = Service::with(HttpOptions::default(), settings, Aws::default(), Surface::Both).await;
+    let workspace = service.workspace(3, Some(service.org().await), true).await;
+    let (_, token) = service.token(TokenScope::Workspace(workspace)).await;
+    let first = raw_exec(&service, workspace, &token, 1_000, "{").await;
+    let second = raw_exec(&service, workspace, &token, 1_000, "{").await;
+    let refused = async || {
+        let mut third = raw_exec(&service, workspace, &token, 2, "{}").await;
+        read_head(&mut third).await.starts_with("HTTP/1.1 429 ")
+    };
+    // The two must have got as far as their bodies; until then the third finds a place, and its body wanting.
+    timeout(BOUND, async { while !refused().await {} })
+        .await
+        .expect("the places are taken");
+    drop((first, second));
+    assert_eq!(service.dispatched(), (0, 0));
+    service.stop().await;
+}
