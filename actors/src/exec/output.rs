@@ -243,6 +243,9 @@ impl SharedOutput {
     }
 
     pub(crate) fn push(&self, stream: OutputStream, data: &[u8], now: Instant) {
+        if data.is_empty() {
+            return;
+        }
         self.lock().push(stream, data, now);
         self.readable.notify_one();
     }

@@ -7,7 +7,6 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use adit_actors::engine::ExecEvent;
 use adit_actors::exec::{ErrorCode, OutputStream};
-use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::events::ExecEvents;
@@ -23,8 +22,8 @@ const ADIT_EXEC_ID: HeaderName = HeaderName::from_static("adit-exec-id");
 /// Keeps nginx from gathering frames before it passes them on.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Longest body that is handed over whole.
-const WHOLE_BODY: usize = 65_536;
+/// Most output in a body that is handed over whole, in raw bytes; escaped it is six times as long at worst.
+const SHORT_OUTPUT: usize = 16_384;
 
 /// Answers for a running exec.
 pub(crate) async fn answer(events: impl ExecEvents, form: Form, options: &HttpOptions) -> HttpResponse {
@@ -64,7 +63,10 @@ async fn in_frames(mut events: impl ExecEvents, announce: bool, options: &HttpOp
             }
             Some(ExecEvent::Ended { exec, retry_after }) => {
                 if let Some(code) = outcome::failure(&exec) {
-                    return outcome::problem(code, json_form::bare(&exec), retry_after).into_response();
+                    let exec = json_form::bare(&exec);
+                    return outcome::problem(code, retry_after)
+                        .with_member("exec", exec)
+                        .into_response();
                 }
                 queue.push(ExecEvent::Ended { exec, retry_after });
                 return HttpResponse::Ok().content_type(NDJSON).body(queue.take());
@@ -88,20 +90,22 @@ async fn in_one_object(mut events: impl ExecEvents, options: &HttpOptions) -> Ht
                 OutputStream::Stderr => output.stderr.extend_from_slice(&data),
             },
             Some(ExecEvent::Ended { exec, retry_after }) => {
-                let object = json_form::with_output(&exec, &output);
-                drop(output);
-                let (mut head, body) = match outcome::failure(&exec) {
-                    Some(code) => outcome::problem(code, object, retry_after).into_parts(),
+                let is_short = output.len() <= SHORT_OUTPUT;
+                let (mut head, slices) = match outcome::failure(&exec) {
+                    Some(code) => {
+                        let (head, object) = outcome::problem(code, retry_after).into_parts();
+                        (head, json_form::as_member(object, &exec, output))
+                    }
                     None => {
                         let mut head = HttpResponse::Ok();
                         head.content_type("application/json");
-                        (head, object.to_string().into_bytes())
+                        (head, json_form::with_output(&exec, output))
                     }
                 };
-                return if body.len() <= WHOLE_BODY {
-                    head.body(body)
+                return if is_short {
+                    head.body(slices.flatten().collect::<Vec<u8>>())
                 } else {
-                    head.body(stream::slices(Bytes::from(body), events, options))
+                    head.body(stream::slices(slices, events, options))
                 };
             }
         }

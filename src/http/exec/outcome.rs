@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use adit_actors::exec::{EndedBy, ErrorCode, Exec, Outcome, Ran};
-use serde_json::Value;
 
 use crate::http::problem::Problem;
 
@@ -27,11 +26,9 @@ pub(crate) fn failure(exec: &Exec) -> Option<ErrorCode> {
     }
 }
 
-/// The problem for a failed exec, with the exec as its member.
-pub(crate) fn problem(code: ErrorCode, exec: Value, retry_after: Option<Duration>) -> Problem {
-    Problem::new(code)
-        .with_retry_after(retry_after)
-        .with_member("exec", exec)
+/// The problem for a failed exec, to which its caller adds the exec.
+pub(crate) fn problem(code: ErrorCode, retry_after: Option<Duration>) -> Problem {
+    Problem::new(code).with_retry_after(retry_after)
 }
 
 #[cfg(test)]

@@ -17,26 +17,23 @@ use uuid::Uuid;
 
 use super::events::ExecEvents;
 use super::frame_queue::FrameQueue;
+use super::json_form::Slices;
 use crate::http::options::HttpOptions;
 
 /// One chunk waits while the one before is being written: more would be memory that the exec's place does not cover.
 const CHUNKS_WAITING: usize = 1;
-/// A long object is handed over in slices of this size: twice what actix-web buffers for a connection (32 KiB).
-const SLICE: usize = 65_536;
 
-/// A body fed by a task. Never yields an error: an answer that breaks off has no exit frame, or is shorter than its
-/// Content-Length.
+/// A body fed by a task. Never yields an error: an answer that breaks off has no exit frame, or its object has no end.
 #[derive(Debug)]
 pub(crate) struct FedBody {
     chunks: mpsc::Receiver<Bytes>,
-    size: BodySize,
 }
 
 impl MessageBody for FedBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
-        self.size
+        BodySize::Stream
     }
 
     fn poll_next(
@@ -62,18 +59,14 @@ pub(crate) fn stream(events: impl ExecEvents, queue: FrameQueue, options: &HttpO
         stalled_reader: options.stalled_reader,
     };
     actix_web::rt::spawn(pump(events, queue, sender, patience));
-    FedBody {
-        chunks,
-        size: BodySize::Stream,
-    }
+    FedBody { chunks }
 }
 
-/// Sends a long object in slices and keeps the exec's place until they are taken.
-pub(crate) fn slices(object: Bytes, events: impl ExecEvents, options: &HttpOptions) -> FedBody {
+/// Sends a long object slice by slice and keeps the exec's place until they are taken.
+pub(crate) fn slices(slices: Slices, events: impl ExecEvents, options: &HttpOptions) -> FedBody {
     let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
-    let size = BodySize::Sized(object.len() as u64);
-    actix_web::rt::spawn(feed(object, events, sender, options.stalled_reader));
-    FedBody { chunks, size }
+    actix_web::rt::spawn(feed(slices, events, sender, options.stalled_reader));
+    FedBody { chunks }
 }
 
 /// Runs until all is handed over, the body is dropped, or the reader has stalled. `events` is dropped with it, which
@@ -128,13 +121,12 @@ async fn pump(
 }
 
 async fn feed(
-    mut object: Bytes,
+    slices: Slices,
     events: impl ExecEvents,
     sender: mpsc::Sender<Bytes>,
     stalled_reader: Duration,
 ) {
-    while !object.is_empty() {
-        let slice = object.split_to(object.len().min(SLICE));
+    for slice in slices {
         match timeout(stalled_reader, sender.send(slice)).await {
             Ok(Ok(())) => {}
             // The client has gone.
