@@ -14,6 +14,9 @@ use uuid::Uuid;
 
 use super::failure::CliError;
 
+/// The store's file, by which a data directory is known.
+const DATABASE: &str = "adit.db";
+
 /// The directory of one `adit dev`.
 #[derive(Debug)]
 pub(super) struct DataDirectory {
@@ -32,27 +35,39 @@ pub(super) struct Access {
 }
 
 impl DataDirectory {
-    /// Opens the directory, making it (mode 0700) if it is not there.
+    /// Opens the directory, making it (mode 0700) if it is not there. One that is there must be empty or a data
+    /// directory already: nothing of anybody else's is replaced.
     pub(super) fn open(path: &Path) -> Result<Self, CliError> {
-        let failed = |source| CliError::File {
-            action: "make the directory",
-            path: path.to_owned(),
-            source,
+        let failed = |action| {
+            move |source| CliError::File {
+                action,
+                path: path.to_owned(),
+                source,
+            }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed)?;
-        let path = path.canonicalize().map_err(failed)?;
+        let is_new = make(path).map_err(failed("make the directory"))?;
+        if !is_new && !may_be_used(path).map_err(failed("read the directory"))? {
+            return Err(CliError::Usage(format!(
+                "`{}` has files in it and is not a data directory of Adit's (it has no `{DATABASE}`); give another with \
+                 `--data-dir`",
+                path.display()
+            )));
+        }
+        let path = path.canonicalize().map_err(failed("read the directory"))?;
         let directory = Self { path };
-        // Wherever it is put, git leaves it alone.
-        directory.write(".gitignore", "*\n")?;
+        if is_new {
+            // Wherever it is put, git leaves it alone.
+            directory.write(".gitignore", "*\n")?;
+        }
         Ok(directory)
     }
 
-    /// Where a file of the directory is.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    /// Where the store's file is.
+    pub(super) fn database(&self) -> PathBuf {
+        self.file(DATABASE)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -118,6 +133,25 @@ impl DataDirectory {
     }
 }
 
+/// Makes the directory for its owner only; whether it was not there before.
+fn make(path: &Path) -> io::Result<bool> {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    if let Some(parent) = path.parent() {
+        builder.recursive(true).create(parent)?;
+    }
+    match builder.recursive(false).create(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a directory that was there before is empty or a data directory.
+fn may_be_used(path: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(path)?.next().is_none() || path.join(DATABASE).try_exists()?)
+}
+
 impl Access {
     /// KEY=VALUE lines for `set -a; . FILE`. No value needs quotes: they are URLs, base64url and a UUID.
     fn to_text(&self) -> String {
@@ -173,6 +207,9 @@ mod tests {
             environment,
             format!("ADIT_URL=http://127.0.0.1:8080\n{}", access.to_text())
         );
+        assert_eq!(std::fs::read_to_string(path.join(".gitignore")).unwrap(), "*\n");
+        // `adit dev` makes the store between these.
+        std::fs::write(directory.database(), "").unwrap();
         let first_key = directory.host_key().unwrap().public_openssh().unwrap();
 
         let again = DataDirectory::open(&path).unwrap();
@@ -189,5 +226,53 @@ mod tests {
         assert!(again.access().unwrap().is_none());
         std::fs::write(again.file("host_key"), "no key").unwrap();
         again.host_key().unwrap_err();
+    }
+
+    #[test]
+    fn what_was_there_before_stays_as_it_was() {
+        let parent = tempfile::tempdir().unwrap();
+        let open = |name: &str| DataDirectory::open(&parent.path().join(name));
+        let set_up = |name: &str, files: &[&str]| {
+            let path = parent.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            for file in files {
+                std::fs::write(path.join(file), "mine").unwrap();
+            }
+        };
+        set_up("repository", &[".gitignore", "access"]);
+        set_up("empty", &[]);
+        set_up("old", &["adit.db", ".gitignore"]);
+        std::fs::write(parent.path().join("file"), "mine").unwrap();
+
+        let refused = open("repository").unwrap_err().with_causes();
+        assert!(
+            refused.contains("/repository`") && refused.contains("--data-dir"),
+            "{refused}"
+        );
+        let refused = open("file").unwrap_err().with_causes();
+        assert!(refused.contains("/file`"), "{refused}");
+        open("empty").unwrap();
+        open("old").unwrap();
+        for file in [
+            "repository/.gitignore",
+            "repository/access",
+            "old/.gitignore",
+            "file",
+        ] {
+            assert_eq!(
+                std::fs::read_to_string(parent.path().join(file)).unwrap(),
+                "mine",
+                "{file}"
+            );
+        }
+        assert!(!parent.path().join("empty/.gitignore").exists());
+        for name in ["repository", "empty", "old"] {
+            let mode = std::fs::metadata(parent.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o755, "{name}");
+        }
     }
 }

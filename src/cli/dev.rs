@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// Loopback address to serve on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Directory to keep data in; made if it is not there.
+    /// Directory to keep data in: made if it is not there, else empty or of an earlier start.
     #[arg(long, value_name = "DIR", default_value = ".adit")]
     data_dir: PathBuf,
 }
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         source,
     })?;
     let directory = DataDirectory::open(&args.data_dir)?;
-    settings.store.url = format!("sqlite://{}", directory.file("adit.db").display()).into();
+    settings.store.url = format!("sqlite://{}", directory.database().display()).into();
 
     let instance = Instance {
         backend: InstanceBackend::InProcess {
