@@ -324,6 +324,52 @@ async fn a_second_signal_ends_the_grace_and_not_the_audit() {
 }
 
 #[tokio::test]
+async fn a_data_directory_has_one_adit_dev_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let (service, mut exec) = Service::with_an_exec(directory.path()).await;
+    let environment = directory.path().join("data/dev.env");
+    let written = fs::read(&environment).unwrap();
+    let second = ["dev", "--listen", "127.0.0.1:0", "--data-dir", "data"];
+    fails(
+        adit(directory.path(), &second).env("ADIT__LOG__FILTER", "off"),
+        2,
+        &["another `adit dev` uses", "/data`", "--data-dir"],
+    );
+    assert_eq!(
+        fs::read(&environment).unwrap(),
+        written,
+        "the first one's file still leads to it"
+    );
+    service.stop("stopping").await;
+    service.stop("told again to stop").await;
+    assert_eq!(service.ended().await.0, Some(0));
+    assert_eq!(exec.wait().unwrap().code(), Some(125));
+    // Or it would count as the sign that the third one is ready.
+    fs::remove_file(environment).unwrap();
+    let (third, mut exec) = Service::with_an_exec(directory.path()).await;
+    drop(third);
+    assert_eq!(exec.wait().unwrap().code(), Some(125));
+}
+
+#[test]
+fn a_directory_of_somebody_elses_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let ignored = directory.path().join(".gitignore");
+    fs::write(&ignored, "target/\n").unwrap();
+    fails(
+        adit(
+            directory.path(),
+            &["dev", "--listen", "127.0.0.1:0", "--data-dir", "."],
+        )
+        .env("ADIT__LOG__FILTER", "off"),
+        2,
+        &["`.`", "not a data directory", "--data-dir"],
+    );
+    assert_eq!(fs::read_to_string(ignored).unwrap(), "target/\n");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn rows_that_cannot_be_written_are_named_and_the_code_is_not_0() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("data/adit.db");

@@ -1,10 +1,10 @@
 //! The directory that `adit dev` keeps between starts: database, host key, and the tokens for whoever tries it out.
 //!
-//! Everything in it is for its owner only.
+//! Everything in it is for its owner only, and one process at a time.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use adit_emulator::HostKey;
@@ -17,10 +17,15 @@ use super::failure::CliError;
 /// The store's file, by which a data directory is known.
 const DATABASE: &str = "adit.db";
 
-/// The directory of one `adit dev`.
+/// The file that is locked. The first one to be made: a start that got no further leaves a data directory, too.
+const LOCK: &str = "adit-dev.lock";
+
+/// The directory of one `adit dev`, which no other may use while this one lives.
 #[derive(Debug)]
 pub(super) struct DataDirectory {
     path: PathBuf,
+    /// The system ends the lock with the file, or with the process however it ends.
+    _lock: File,
 }
 
 /// As whom to try the service out.
@@ -36,7 +41,7 @@ pub(super) struct Access {
 
 impl DataDirectory {
     /// Opens the directory, making it (mode 0700) if it is not there. One that is there must be empty or a data
-    /// directory already: nothing of anybody else's is replaced.
+    /// directory already, and no other process's: nothing of anybody else's is replaced.
     pub(super) fn open(path: &Path) -> Result<Self, CliError> {
         let failed = |action| {
             move |source| CliError::File {
@@ -54,12 +59,19 @@ impl DataDirectory {
             )));
         }
         let path = path.canonicalize().map_err(failed("read the directory"))?;
-        let directory = Self { path };
+        let Some(lock) = lock(&path.join(LOCK)).map_err(failed("lock the directory"))? else {
+            return Err(CliError::Usage(format!(
+                "another `adit dev` uses `{}`; give this one another with `--data-dir`",
+                path.display()
+            )));
+        };
         if is_new {
             // Wherever it is put, git leaves it alone.
-            directory.write(".gitignore", "*\n")?;
+            File::create_new(path.join(".gitignore"))
+                .and_then(|mut file| file.write_all(b"*\n"))
+                .map_err(failed("write a `.gitignore` in"))?;
         }
-        Ok(directory)
+        Ok(Self { path, _lock: lock })
     }
 
     /// Where the store's file is.
@@ -149,7 +161,24 @@ fn make(path: &Path) -> io::Result<bool> {
 
 /// Whether a directory that was there before is empty or a data directory.
 fn may_be_used(path: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(path)?.next().is_none() || path.join(DATABASE).try_exists()?)
+    Ok(fs::read_dir(path)?.next().is_none()
+        || path.join(DATABASE).try_exists()?
+        || path.join(LOCK).try_exists()?)
+}
+
+/// Locks the file; `None` when another process, or another opening of it in this one, holds it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 impl Access {
@@ -208,10 +237,11 @@ mod tests {
             format!("ADIT_URL=http://127.0.0.1:8080\n{}", access.to_text())
         );
         assert_eq!(std::fs::read_to_string(path.join(".gitignore")).unwrap(), "*\n");
-        // `adit dev` makes the store between these.
-        std::fs::write(directory.database(), "").unwrap();
         let first_key = directory.host_key().unwrap().public_openssh().unwrap();
 
+        let refused = DataDirectory::open(&path).unwrap_err().with_causes();
+        assert!(refused.contains("another `adit dev` uses"), "{refused}");
+        drop(directory);
         let again = DataDirectory::open(&path).unwrap();
         assert_eq!(again.access().unwrap().unwrap().to_text(), access.to_text());
         assert_eq!(again.host_key().unwrap().public_openssh().unwrap(), first_key);
