@@ -351,6 +351,59 @@ async fn a_data_directory_has_one_adit_dev_at_a_time() {
     assert_eq!(exec.wait().unwrap().code(), Some(125));
 }
 
+#[tokio::test]
+async fn the_login_of_adit_dev_is_whoever_runs_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (service, mut exec) = Service::with_an_exec(directory.path()).await;
+    let me = succeeds(Command::new("id").arg("-un"));
+    let variables = fs::read_to_string(directory.path().join("data/dev.env")).unwrap();
+    let variables = || variables.lines().filter_map(|line| line.split_once('='));
+    let run = |arguments: &[&str]| {
+        let mut command = adit(directory.path(), arguments);
+        command
+            .envs(variables())
+            .env("ADIT__STORE__URL", "sqlite://data/adit.db");
+        command
+    };
+    for listing in [["tunnels"].as_slice(), &["workspace", "list"]] {
+        let table = succeeds(&mut run(listing));
+        let words = |line: usize| {
+            table
+                .lines()
+                .nth(line)
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+        };
+        let place = words(0).iter().position(|title| *title == "LOGIN").unwrap();
+        assert_eq!(words(1)[place], me, "{table}");
+    }
+
+    let exec_as = |login: &[&str]| {
+        let instance = ["--instance", "i-0123456789abcdef0", "--address", "10.0.0.10"];
+        let workspace = succeeds(
+            run(&["workspace", "add", "other", "--tier", "3", "--root"])
+                .args(instance)
+                .args(login),
+        );
+        let token = succeeds(&mut run(&["token", "issue", "--workspace", &workspace]));
+        let mut command = run(&["exec", &workspace, "--", "id", "-un"]);
+        command.env("ADIT_TOKEN", token);
+        command
+    };
+    assert_eq!(succeeds(&mut exec_as(&[])), me, "the default login");
+    fails(
+        &mut exec_as(&["--os-user", "somebody-else"]),
+        125,
+        &["grant_denied"],
+    );
+
+    service.stop("stopping").await;
+    service.stop("told again to stop").await;
+    assert_eq!(service.ended().await.0, Some(0));
+    exec.wait().unwrap();
+}
+
 #[test]
 fn a_directory_of_somebody_elses_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();

@@ -69,6 +69,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         },
         ..instance_of_the_current_user()
     };
+    if let Some([name]) = instance.allowed_os_users.as_deref() {
+        // For workspaces that are added by hand, too: the instance knows no other login.
+        settings.aws.os_user.clone_from(name);
+    }
     let access = prepare(&directory, &settings, &instance).await?;
     let (emulator, credentials) = start_emulator(&mut settings, instance).await?;
     settings.admin.tokens = vec![access.admin_token.clone()];
