@@ -86,6 +86,20 @@ fn a_store_is_made_filled_and_emptied_by_commands() {
         2,
         &["1..=4"],
     );
+    fails(
+        &mut run(&[
+            "workspace",
+            "add",
+            "a",
+            "--root",
+            "--tier",
+            "3",
+            "--instance",
+            "i-01234567",
+        ]),
+        2,
+        &["required", "--address <IP>"],
+    );
     let instance = ["--instance", "i-0123456789abcdef0", "--address", "10.0.0.7"];
     let root = succeeds(run(&["workspace", "add", "acme", "--tier", "3", "--root"]).args(instance));
     let sub = succeeds(run(&["workspace", "add", "build", "--tier", "4", "--org", &root]).args(instance));
