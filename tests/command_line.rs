@@ -204,6 +204,18 @@ fn what_is_wrong_is_said_in_a_line_with_the_right_code() {
         !directory.path().join(".adit").exists(),
         "what can't be served leaves no data"
     );
+    for command in ["migrate", "serve"] {
+        fails(
+            run(&[command]).env("ADIT__STORE__URL", "sqlite://no/such/adit.db"),
+            1,
+            &["no directory `no/such`", "`no/such/adit.db`", "make it"],
+        );
+    }
+    fails(
+        run(&["migrate"]).env("ADIT__STORE__URL", "sqlite://wrong.toml/adit.db"),
+        1,
+        &["`wrong.toml/adit.db`", "Not a directory"],
+    );
     fails(&mut run(&["emulator"]), 2, &["`AWS_ACCESS_KEY_ID`"]);
     fails(
         &mut run(&["emulator", "--instance", "i-01234567=h:1"]),
