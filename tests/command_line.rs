@@ -86,6 +86,20 @@ fn a_store_is_made_filled_and_emptied_by_commands() {
         2,
         &["1..=4"],
     );
+    fails(
+        &mut run(&[
+            "workspace",
+            "add",
+            "a",
+            "--root",
+            "--tier",
+            "3",
+            "--instance",
+            "i-01234567",
+        ]),
+        2,
+        &["required", "--address <IP>"],
+    );
     let instance = ["--instance", "i-0123456789abcdef0", "--address", "10.0.0.7"];
     let root = succeeds(run(&["workspace", "add", "acme", "--tier", "3", "--root"]).args(instance));
     let sub = succeeds(run(&["workspace", "add", "build", "--tier", "4", "--org", &root]).args(instance));
@@ -189,6 +203,18 @@ fn what_is_wrong_is_said_in_a_line_with_the_right_code() {
     assert!(
         !directory.path().join(".adit").exists(),
         "what can't be served leaves no data"
+    );
+    for command in ["migrate", "serve"] {
+        fails(
+            run(&[command]).env("ADIT__STORE__URL", "sqlite://no/such/adit.db"),
+            1,
+            &["no directory `no/such`", "`no/such/adit.db`", "make it"],
+        );
+    }
+    fails(
+        run(&["migrate"]).env("ADIT__STORE__URL", "sqlite://wrong.toml/adit.db"),
+        1,
+        &["`wrong.toml/adit.db`", "Not a directory"],
     );
     fails(&mut run(&["emulator"]), 2, &["`AWS_ACCESS_KEY_ID`"]);
     fails(
@@ -321,6 +347,105 @@ async fn a_second_signal_ends_the_grace_and_not_the_audit() {
     assert_eq!(status, "error");
     assert!(body.unwrap().contains(r#""ended_by":"shutdown""#));
     assert_eq!(exec.wait().unwrap().code(), Some(125));
+}
+
+#[tokio::test]
+async fn a_data_directory_has_one_adit_dev_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let (service, mut exec) = Service::with_an_exec(directory.path()).await;
+    let environment = directory.path().join("data/dev.env");
+    let written = fs::read(&environment).unwrap();
+    let second = ["dev", "--listen", "127.0.0.1:0", "--data-dir", "data"];
+    fails(
+        adit(directory.path(), &second).env("ADIT__LOG__FILTER", "off"),
+        2,
+        &["another `adit dev` uses", "/data`", "--data-dir"],
+    );
+    assert_eq!(
+        fs::read(&environment).unwrap(),
+        written,
+        "the first one's file still leads to it"
+    );
+    service.stop("stopping").await;
+    service.stop("told again to stop").await;
+    assert_eq!(service.ended().await.0, Some(0));
+    assert_eq!(exec.wait().unwrap().code(), Some(125));
+    // Or it would count as the sign that the third one is ready.
+    fs::remove_file(environment).unwrap();
+    let (third, mut exec) = Service::with_an_exec(directory.path()).await;
+    drop(third);
+    assert_eq!(exec.wait().unwrap().code(), Some(125));
+}
+
+#[tokio::test]
+async fn the_login_of_adit_dev_is_whoever_runs_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (service, mut exec) = Service::with_an_exec(directory.path()).await;
+    let me = succeeds(Command::new("id").arg("-un"));
+    let variables = fs::read_to_string(directory.path().join("data/dev.env")).unwrap();
+    let variables = || variables.lines().filter_map(|line| line.split_once('='));
+    let run = |arguments: &[&str]| {
+        let mut command = adit(directory.path(), arguments);
+        command
+            .envs(variables())
+            .env("ADIT__STORE__URL", "sqlite://data/adit.db");
+        command
+    };
+    for listing in [["tunnels"].as_slice(), &["workspace", "list"]] {
+        let table = succeeds(&mut run(listing));
+        let words = |line: usize| {
+            table
+                .lines()
+                .nth(line)
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+        };
+        let place = words(0).iter().position(|title| *title == "LOGIN").unwrap();
+        assert_eq!(words(1)[place], me, "{table}");
+    }
+
+    let exec_as = |login: &[&str]| {
+        let instance = ["--instance", "i-0123456789abcdef0", "--address", "10.0.0.10"];
+        let workspace = succeeds(
+            run(&["workspace", "add", "other", "--tier", "3", "--root"])
+                .args(instance)
+                .args(login),
+        );
+        let token = succeeds(&mut run(&["token", "issue", "--workspace", &workspace]));
+        let mut command = run(&["exec", &workspace, "--", "id", "-un"]);
+        command.env("ADIT_TOKEN", token);
+        command
+    };
+    assert_eq!(succeeds(&mut exec_as(&[])), me, "the default login");
+    fails(
+        &mut exec_as(&["--os-user", "somebody-else"]),
+        125,
+        &["grant_denied"],
+    );
+
+    service.stop("stopping").await;
+    service.stop("told again to stop").await;
+    assert_eq!(service.ended().await.0, Some(0));
+    exec.wait().unwrap();
+}
+
+#[test]
+fn a_directory_of_somebody_elses_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let ignored = directory.path().join(".gitignore");
+    fs::write(&ignored, "target/\n").unwrap();
+    fails(
+        adit(
+            directory.path(),
+            &["dev", "--listen", "127.0.0.1:0", "--data-dir", "."],
+        )
+        .env("ADIT__LOG__FILTER", "off"),
+        2,
+        &["`.`", "not a data directory", "--data-dir"],
+    );
+    assert_eq!(fs::read_to_string(ignored).unwrap(), "target/\n");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[tokio::test]

@@ -21,4 +21,5 @@ mod sigv4;
 pub use clock::WallClock;
 pub use emulator::{Counters, Emulator, EmulatorError};
 pub use host_key::{HostKey, HostKeyError};
+pub use instance::current_os_user;
 pub use settings::{Credentials, Instance, InstanceBackend, InstanceState, Settings};

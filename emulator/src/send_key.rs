@@ -209,7 +209,7 @@ fn is_instance_id(text: &str) -> bool {
 
 /// A login name by the pattern of AWS's API model: a letter or `_` first, or digits and then something else; a `$` at the
 /// end only. It leaves no way to name another directory, which matters because the name becomes a file name.
-fn is_os_user(text: &str) -> bool {
+pub(crate) fn is_os_user(text: &str) -> bool {
     let within = |text: &str| {
         text.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'.' | b'_' | b'-'))

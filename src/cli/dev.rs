@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::data_directory::{Access, DataDirectory};
+use super::emulator::instance_of_the_current_user;
 use super::failure::CliError;
 use super::logging;
 use super::signals::StopRequests;
@@ -35,7 +36,7 @@ pub(super) struct Args {
     /// Loopback address to serve on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Directory to keep data in; made if it is not there.
+    /// Directory to keep data in: made if it is not there, else empty or of an earlier start.
     #[arg(long, value_name = "DIR", default_value = ".adit")]
     data_dir: PathBuf,
 }
@@ -60,14 +61,18 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         source,
     })?;
     let directory = DataDirectory::open(&args.data_dir)?;
-    settings.store.url = format!("sqlite://{}", directory.file("adit.db").display()).into();
+    settings.store.url = format!("sqlite://{}", directory.database().display()).into();
 
     let instance = Instance {
         backend: InstanceBackend::InProcess {
             host_key: directory.host_key()?,
         },
-        ..Instance::default()
+        ..instance_of_the_current_user()
     };
+    if let Some([name]) = instance.allowed_os_users.as_deref() {
+        // For workspaces that are added by hand, too: the instance knows no other login.
+        settings.aws.os_user.clone_from(name);
+    }
     let access = prepare(&directory, &settings, &instance).await?;
     let (emulator, credentials) = start_emulator(&mut settings, instance).await?;
     settings.admin.tokens = vec![access.admin_token.clone()];
@@ -93,7 +98,7 @@ async fn prepare(
     store::migrate(store_url).await?;
     let store = store::connect(store_url, target_defaults(settings)).await?;
     let access = match directory.access()? {
-        Some(kept) if still_opens(store.as_ref(), &kept).await? => kept,
+        Some(kept) if still_opens(store.as_ref(), &kept, instance).await? => kept,
         _ => {
             let made = make_access(store.as_ref(), instance).await?;
             directory.keep_access(&made)?;
@@ -104,17 +109,24 @@ async fn prepare(
     Ok(access)
 }
 
-async fn still_opens(store: &dyn Store, kept: &Access) -> Result<bool, CliError> {
+/// Whether the token opens the workspace, and that logs in as whom the instance lets in.
+async fn still_opens(store: &dyn Store, kept: &Access, instance: &Instance) -> Result<bool, CliError> {
     let found = store
         .authorize(tokens::hash(&kept.token), Some(kept.workspace), None)
         .await?;
-    Ok(matches!(
-        found,
-        Authorization::Known {
-            workspace: Some(_),
-            ..
-        }
-    ))
+    let Authorization::Known {
+        workspace: Some(workspace),
+        ..
+    } = found
+    else {
+        return Ok(false);
+    };
+    Ok(workspace
+        .target
+        .is_some_and(|target| match &instance.allowed_os_users {
+            Some(allowed) => allowed.contains(&target.os_user),
+            None => true,
+        }))
 }
 
 async fn make_access(store: &dyn Store, instance: &Instance) -> Result<Access, CliError> {
@@ -127,7 +139,10 @@ async fn make_access(store: &dyn Store, instance: &Instance) -> Result<Access, C
             tier: TIER,
             instance_id: Some(instance.id.clone()),
             region: None,
-            os_user: None,
+            os_user: instance
+                .allowed_os_users
+                .as_ref()
+                .and_then(|allowed| allowed.first().cloned()),
             address: instance.private_ip_address.parse().ok(),
             endpoint_id: None,
             endpoint_dns_name: None,

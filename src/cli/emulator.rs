@@ -14,7 +14,7 @@ use crate::settings::Log;
 ///
 /// It accepts requests signed with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if set), which
 /// must be in its environment. Without --instance it has one instance, i-0123456789abcdef0, that runs commands on
-/// this machine as you. With --instance it leads to sshds that run elsewhere and read
+/// this machine as you, and lets in only your own login name. With --instance it leads to sshds that run elsewhere and read
 /// `AuthorizedKeysFile DIR/%u`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -22,7 +22,7 @@ Examples:
   adit emulator --listen 127.0.0.1:4566
   adit emulator --instance i-0fedcba9876543210=127.0.0.1:2222 --authorized-keys-dir /run/keys
   aws ec2-instance-connect send-ssh-public-key --endpoint-url http://127.0.0.1:4566 \\
-      --instance-id i-0123456789abcdef0 --instance-os-user me --ssh-public-key file://key.pub")]
+      --instance-id i-0123456789abcdef0 --instance-os-user \"$(id -un)\" --ssh-public-key file://key.pub")]
 pub(super) struct Args {
     /// Loopback address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4566")]
@@ -74,6 +74,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     settings.listen = args.listen;
     settings.region = args.region;
     settings.max_connections = args.max_connections;
+    settings.instances = vec![instance_of_the_current_user()];
     if let Some(directory) = args.authorized_keys_dir {
         if !directory.is_dir() {
             return Err(CliError::Usage(format!(
@@ -106,6 +107,15 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     signals.asked(1).await;
     emulator.stop().await;
     Ok(())
+}
+
+/// The emulator's default instance for one who uses it by hand. It lets in only the login that its commands run as; any,
+/// when that one has no name to log in by.
+pub(super) fn instance_of_the_current_user() -> Instance {
+    Instance {
+        allowed_os_users: adit_emulator::current_os_user().map(|name| vec![name]),
+        ..Instance::default()
+    }
 }
 
 fn place(backend: &InstanceBackend) -> String {

@@ -44,8 +44,8 @@ pub(super) struct AddArgs {
     /// Make it the root workspace of an org of its own.
     #[arg(long)]
     root: bool,
-    /// EC2 instance id; without one every exec is refused.
-    #[arg(long, value_name = "ID")]
+    /// EC2 instance id; without one every exec is refused. Needs --address: Adit does not look it up.
+    #[arg(long, value_name = "ID", requires = "address")]
     instance: Option<String>,
     /// AWS region of the instance.
     #[arg(long)]

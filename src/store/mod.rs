@@ -52,6 +52,23 @@ pub enum ConnectError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The directory of the database's file is not there.
+    #[error("there is no directory `{directory}` for the store `{path}`; make it, then run `adit migrate`")]
+    NoDirectory {
+        /// What is missing.
+        directory: PathBuf,
+        /// The file that was to be in it.
+        path: PathBuf,
+    },
+    /// The database's file could not be made.
+    #[error("the store `{path}` could not be made")]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The database could not be opened.
     #[error("the store could not be opened")]
     Open(#[source] Source),

@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, User};
 use tokio::process::{Child, Command};
 
+use crate::send_key::is_os_user;
+
 /// What sshd gives as PATH differs by distribution; this is Debian's for root, which has everything that the others do.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -26,20 +28,29 @@ pub(crate) struct Account {
     shell: PathBuf,
 }
 
+/// Name of the user that this process, and so every command of an in-process instance, runs as. `None` when the user
+/// has no passwd entry, as in a container that runs under a number, or a name that no key can be pushed for.
+#[must_use]
+pub fn current_os_user() -> Option<String> {
+    Some(current_user()?.name).filter(|name| is_os_user(name))
+}
+
+fn current_user() -> Option<User> {
+    User::from_uid(Uid::current()).unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "reading the passwd entry failed"
+        );
+        None
+    })
+}
+
 impl Account {
     /// The user that this process runs as, with `shell` instead of the user's own if there is one.
     pub(crate) fn current(shell: Option<&Path>) -> Self {
-        let uid = Uid::current();
-        let user = User::from_uid(uid).unwrap_or_else(|error| {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "reading the passwd entry failed"
-            );
-            None
-        });
-        let (name, home, own_shell) = match user {
+        let (name, home, own_shell) = match current_user() {
             Some(user) => (user.name, user.dir, user.shell),
-            None => (uid.to_string(), PathBuf::from("/"), PathBuf::new()),
+            None => (Uid::current().to_string(), PathBuf::from("/"), PathBuf::new()),
         };
         let shell = match shell {
             Some(shell) => shell.to_owned(),

@@ -9,4 +9,5 @@ mod session;
 mod slots;
 
 pub(crate) use account::Account;
+pub use account::current_os_user;
 pub(crate) use server::{Connection, serve};

@@ -37,9 +37,13 @@ const WRITE: &str = "
     WHERE excluded.status <> 'running' OR activity_logs.activity_type <> 'exec'";
 
 /// What nobody knows any more (output, duration, timing) is left out of the settled `Exec`: a zero would be a claim.
+/// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`).
 const SWEEP: &str = "
     UPDATE activity_logs SET
         status = 'error',
+        summary = CASE WHEN summary LIKE '%: running'
+            THEN substr(summary, 1, length(summary) - length('running')) || 'ended, how is not known'
+            ELSE summary END,
         error_detail = 'the service stopped before this exec was settled',
         response_body = json_object(
             'exec_id', id, 'state', 'ended', 'ran', 'unknown', 'outcome', 'unknown', 'ended_by', 'crash',

@@ -58,6 +58,7 @@ impl SqliteStore {
     /// [`ConnectError`].
     pub async fn open(path: &Path, defaults: TargetDefaults) -> Result<Self, ConnectError> {
         if !path.exists() {
+            check_directory(path)?;
             return Err(ConnectError::Missing {
                 path: path.to_owned(),
             });
@@ -128,7 +129,11 @@ impl Store for SqliteStore {
 /// # Errors
 /// [`ConnectError`].
 pub async fn migrate(path: &Path) -> Result<usize, ConnectError> {
-    create_for_owner(path).map_err(|error| ConnectError::Open(error.into()))?;
+    check_directory(path)?;
+    create_for_owner(path).map_err(|source| ConnectError::Create {
+        path: path.to_owned(),
+        source,
+    })?;
     let mut connection = connect_options(path).connect().await.map_err(open_error)?;
     let migrator = migrator();
     let before = applied(&mut connection).await?.len();
@@ -139,6 +144,19 @@ pub async fn migrate(path: &Path) -> Result<usize, ConnectError> {
     let after = applied(&mut connection).await?.len();
     connection.close().await.map_err(open_error)?;
     Ok(after.saturating_sub(before))
+}
+
+/// Whose directory it would be, and who may look into it, is for the operator to say.
+fn check_directory(path: &Path) -> Result<(), ConnectError> {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() && !directory.exists() => {
+            Err(ConnectError::NoDirectory {
+                directory: directory.to_owned(),
+                path: path.to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The audit is for its owner's eyes. SQLite gives the files beside the database the same mode.

@@ -173,7 +173,11 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
     let id = added(&harness, workspace("mine", None)).await;
     let limit = Duration::from_secs(600);
     let (older, younger) = (Duration::from_secs(660), Duration::from_secs(540));
-    let orphan = aged(running(id), older);
+    let orphan = AuditRow {
+        // Only the end of it is the state.
+        summary: "exec déjà: running: running".to_owned(),
+        ..aged(running(id), older)
+    };
     let fresh = aged(running(id), younger);
     let ended = aged(finished(&running(id)), older);
     harness
@@ -211,6 +215,10 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
     );
     let settled = rows.iter().find(|row| row.id == orphan.id).unwrap();
     assert_eq!(settled.request_body, Some(orphan.request_body));
+    assert_eq!(
+        settled.summary.as_deref(),
+        Some("exec déjà: running: ended, how is not known")
+    );
     assert!(
         settled
             .error_detail
