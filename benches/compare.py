@@ -39,7 +39,7 @@ def main() -> int:
             tempfile.TemporaryDirectory(prefix="adit-bench-") as shared,
             tempfile.TemporaryDirectory(prefix="run-", dir=arguments.directory) as disk,
             tempfile.TemporaryDirectory(prefix="adit-bench-", dir="/dev/shm") as memory,
-            Processes(Path(disk)) as processes,
+            Processes(fresh(arguments.directory / "logs")) as processes,
         ):
             Run(arguments, processes, Path(shared), Path(disk), Path(memory)).all()
     except Failed as error:
@@ -202,12 +202,12 @@ class Run:
         return "Cold: key push, tunnel, login, `/bin/true`", report.latency_table(taken["adit"], peers)
 
     def _check_rows(self) -> None:
-        """Everything was on: each exec left its row, and the row is final."""
+        """Everything was on: the execs left rows, and all of them are final."""
         for adit in (self._adit, self._in_memory):
-            ok, other = adit.ended_rows()
-            if ok == 0 or other:
-                raise Failed(f"{adit.name} has {ok} finished audit rows and {other} others")
-            note(f"{adit.name}: {ok} audit rows, all final")
+            rows = adit.audit_rows()
+            note(f"audit rows of {adit.name}: {rows}")
+            if not rows.get("ok") or rows.get("running"):
+                raise Failed(f"the audit rows of {adit.name} are {rows}")
 
 
 class Commits:
@@ -227,6 +227,14 @@ class Commits:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def fresh(logs: Path) -> Path:
+    """The directory, empty: the logs of a run stay until the next one."""
+    logs.mkdir(exist_ok=True)
+    for log in logs.glob("*.log"):
+        log.unlink()
+    return logs
 
 
 def note(text: str) -> None:

@@ -35,11 +35,8 @@ class Processes:
         while self._running:
             name, process = self._running.pop()
             end(name, process)
-        # Ctrl-C and a measurement that may not count are told where they happened; logs help with the rest.
         if isinstance(error, Exception):
-            for log in sorted(self._logs.glob("*.log")):
-                tail = log.read_text(errors="replace").splitlines()[-15:]
-                print(f"--- end of {log.name} ---", *tail, sep="\n", file=sys.stderr)
+            print(f"logs are in {self._logs}", file=sys.stderr)
 
     def start(
         self, name: str, command: list[str], ready: str, environment: dict[str, str] | None = None

@@ -107,15 +107,11 @@ class Adit:
     store: Path
     name: str
 
-    def ended_rows(self) -> tuple[int, int]:
-        """How many audit rows say `ok`, and how many say anything else."""
+    def audit_rows(self) -> dict[str, int]:
+        """How many audit rows there are of each status."""
         connection = sqlite3.connect(self.store, timeout=10)
         try:
-            count = "SELECT count(*) FROM activity_logs WHERE status"
-            return (
-                connection.execute(f"{count} = 'ok'").fetchone()[0],
-                connection.execute(f"{count} <> 'ok'").fetchone()[0],
-            )
+            return dict(connection.execute("SELECT status, count(*) FROM activity_logs GROUP BY status"))
         finally:
             connection.close()
 
