@@ -119,6 +119,8 @@ fn is_forbidden(name: &str) -> bool {
 /// Files that git knows or would add, by suffix. Build output and other people's files do not count.
 fn files(suffixes: &[&str]) -> Vec<PathBuf> {
     let output = Command::new("git")
+        // Whoever owns the checkout: the tests may run as root.
+        .args(["-c", "safe.directory=*"])
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root())
         .output()

@@ -21,7 +21,7 @@ pub(super) enum Command {
 
 /// Add a workspace and print its id.
 ///
-/// A workspace names the EC2 instance that its execs run on. What is not given comes from the settings in [aws].
+/// A workspace names the EC2 instance that its execs run on. What is not given comes from section `aws` of the settings.
 /// Without `tenant.org_id` in the settings one store serves many orgs, and a workspace must belong to one: an org is
 /// named by the id of its root workspace.
 #[derive(Debug, clap::Args)]

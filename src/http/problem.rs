@@ -239,6 +239,12 @@ impl Problem {
         let (mut head, body) = self.into_parts();
         head.body(body)
     }
+
+    /// The same, as the last answer on its connection.
+    pub(crate) fn into_closing_response(self) -> HttpResponse {
+        let (mut head, body) = self.into_parts();
+        head.force_close().body(body)
+    }
 }
 
 #[cfg(test)]

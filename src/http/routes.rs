@@ -49,7 +49,7 @@ enum Handler {
     Ready,
 }
 
-/// The routes. A route that is not here does not exist: [`configure`] registers nothing else.
+/// The routes. A route that is not here does not exist: nothing else is registered.
 pub const ROUTES: [Route; 5] = [
     Route {
         method: "POST",

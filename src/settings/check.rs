@@ -48,7 +48,7 @@ impl Settings {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 22] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 23] {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         [
             ("http.workers", count(self.http.workers), 1..=256),
@@ -94,6 +94,7 @@ impl Settings {
                 1..=3_600,
             ),
             ("tunnel.channel_cap", count(self.tunnel.channel_cap), 1..=64),
+            ("tunnel.spare_channels", count(self.tunnel.spare_channels), 0..=4),
             (
                 "tunnel.max_tunnels_per_instance",
                 count(self.tunnel.max_tunnels_per_instance),

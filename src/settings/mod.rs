@@ -216,6 +216,8 @@ pub struct Tunnel {
     pub idle_timeout: Duration,
     /// Channels that a tunnel carries at first.
     pub channel_cap: usize,
+    /// Channels kept open ahead of use on a ready tunnel.
+    pub spare_channels: usize,
     /// Tunnels to one instance at most.
     pub max_tunnels_per_instance: usize,
     /// Age of a pushed key past which no login is begun with it. AWS honours it for 60 s.
@@ -230,6 +232,7 @@ impl Default for Tunnel {
             start_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
             channel_cap: 10,
+            spare_channels: 1,
             max_tunnels_per_instance: 2,
             grant_margin: Duration::from_secs(45),
         }
@@ -335,12 +338,12 @@ impl Settings {
             start_timeout: self.tunnel.start_timeout,
             idle_timeout: self.tunnel.idle_timeout,
             channel_cap: self.tunnel.channel_cap,
+            spare_channels: self.tunnel.spare_channels,
             max_tunnels_per_instance: self.tunnel.max_tunnels_per_instance,
             grant_margin: self.tunnel.grant_margin,
             output_cap: self.exec.output_cap_bytes,
             settle_after: self.audit.settle_after,
             sweep_interval: self.audit.sweep_interval,
-            ..EngineSettings::default()
         }
     }
 }

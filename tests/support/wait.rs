@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// Long enough for a machine that also compiles; a condition that comes true at once is not waited for.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -29,28 +29,47 @@ pub(crate) struct Admitted {
     pub(crate) announce: bool,
 }
 
-/// Checks in order: tenant guard, token, workspace, tier, instance, media type, body, limits.
-pub(crate) async fn admit(
+/// A caller that may run something in a workspace, and where.
+pub(crate) struct Known {
+    caller: Caller,
+    org_id: Option<Uuid>,
+    workspace_id: Uuid,
+    target: InstanceTarget,
+}
+
+/// What can be checked without the body, in order: tenant guard, token, workspace, tier, instance.
+pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Result<Known, Problem> {
+    if !tenant_guard::admits(&state.options, request.headers()) {
+        return Err(Problem::new(ProblemCode::NotFound));
+    }
+    let (caller, org_id, workspace) = identify(request, state).await?;
+    access_log::name_workspace(request, workspace.id);
+    let target = check_workspace(&workspace)?;
+    Ok(Known {
+        caller,
+        org_id,
+        workspace_id: workspace.id,
+        target,
+    })
+}
+
+/// The rest, in order: media type, body, limits.
+pub(crate) async fn admit_exec(
+    known: Known,
     request: &HttpRequest,
     payload: Payload,
     state: &HttpState,
 ) -> Result<Admitted, Problem> {
     let options = &state.options;
     let headers = request.headers();
-    if !tenant_guard::admits(options, headers) {
-        return Err(Problem::new(ProblemCode::NotFound));
-    }
-    let known = identify(request, state).await?;
-    access_log::name_workspace(request, known.workspace.id);
-    let target = check_workspace(&known.workspace)?;
     check_media_type(headers)?;
     let body = read_body(headers, payload, options.max_body, options.body_timeout).await?;
     let body = request_body::parse(&body)?;
     let permit = check_limits(state, &known)?;
     let spec = ExecSpec {
         exec_id: Uuid::new_v4(),
-        workspace_id: known.workspace.id,
-        target,
+        workspace_id: known.workspace_id,
+        target: known.target,
         request: body.request,
         caller: known.caller,
         remote_addr: peer::remote_addr(request.peer_addr(), headers, &options.trusted_proxies),
@@ -63,14 +82,10 @@ pub(crate) async fn admit(
     })
 }
 
-/// A caller and the workspace that it may open.
-struct Known {
-    caller: Caller,
-    org_id: Option<Uuid>,
-    workspace: Workspace,
-}
-
-async fn identify(request: &HttpRequest, state: &HttpState) -> Result<Known, Problem> {
+async fn identify(
+    request: &HttpRequest,
+    state: &HttpState,
+) -> Result<(Caller, Option<Uuid>, Workspace), Problem> {
     let Some(token) = credentials::bearer(request.headers()) else {
         return Err(Problem::new(ProblemCode::Unauthenticated));
     };
@@ -86,11 +101,7 @@ async fn identify(request: &HttpRequest, state: &HttpState) -> Result<Known, Pro
             caller,
             org_id,
             workspace: Some(workspace),
-        }) => Ok(Known {
-            caller,
-            org_id,
-            workspace,
-        }),
+        }) => Ok((caller, org_id, workspace)),
         Err(error) => {
             tracing::error!(
                 error = &error as &dyn std::error::Error,

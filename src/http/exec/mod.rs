@@ -30,7 +30,13 @@ use form::Form;
 
 /// The handler.
 pub(crate) async fn create(request: HttpRequest, payload: Payload, state: Data<HttpState>) -> HttpResponse {
-    let admitted = match admission::admit(&request, payload, &state).await {
+    let known = match admission::admit_caller(&request, &state).await {
+        Ok(known) => known,
+        // The body is not read, so the connection can't go on; said always, so that no refusal differs from another
+        // by whether the body was there already.
+        Err(problem) => return problem.into_closing_response(),
+    };
+    let admitted = match admission::admit_exec(known, &request, payload, &state).await {
         Ok(admitted) => admitted,
         Err(problem) => return problem.into_response(),
     };

@@ -113,8 +113,13 @@ proptest! {
         parse(&body).ok();
     }
 
+    /// The first word is a program's name; one that begins with `-` and has a `=` in it is the core's to refuse.
     #[test]
-    fn any_words_without_nul_pass(words in proptest::collection::vec("[^\0]{1,20}", 1..20)) {
+    fn any_words_without_nul_pass(
+        program in "[^\0-][^\0]{0,20}",
+        mut words in proptest::collection::vec("[^\0]{0,20}", 0..20),
+    ) {
+        words.insert(0, program);
         let parsed = parse(json!({ "cmd": words }).to_string().as_bytes());
         prop_assert!(parsed.is_ok());
     }
