@@ -138,7 +138,10 @@ def breakdown_table(taken: dict[str, list[list[float]]], execs: list[dict[str, A
         ("`timing_ms.run`: from sshd's yes to the program's end", timing("run")),
         ("the rest, with the store in memory: SSH, the shell, the emulated endpoint, actors", beyond),
         ("for comparison, asyncssh's whole exec: SSH with one round trip more, the shell", middle["asyncssh"]),
-        ("the rest less asyncssh's exec: what endpoint and actors add, less the saved round trip", beyond - middle["asyncssh"]),
+        (
+            "the rest less asyncssh's exec: what endpoint and actors add, less the saved round trip",
+            beyond - middle["asyncssh"],
+        ),
     ]
     return table(
         ["part", "p50 ms here", "share of the exec"],
