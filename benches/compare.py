@@ -1,0 +1,245 @@
+"""Measures Adit side by side with what one would run instead, in one run on one machine. README.md says what and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import report
+from peers import AditPeer, AsyncsshPeer, OpensshPeer, interleave, milliseconds_since
+from processes import Failed, Processes, output_of
+from stack import COLD_INSTANCES, Adit, Emulator, Sshd, start_adit, start_emulator, start_sshd
+
+SAMPLES_A_ROUND = 20
+WARM_UP = 20
+CALLERS = 32
+# Bounds a round's memory and time should a peer answer at once, as one that refuses everything does.
+REQUESTS_A_ROUND = 50_000
+# A whole run takes two to four minutes.
+RUN_SECONDS = 1_200
+
+
+def main() -> int:
+    arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"not done after {RUN_SECONDS} s"))
+    signal.alarm(RUN_SECONDS)
+    try:
+        # sshd's files lie where every login can read them, the store on a disk, its twin in memory.
+        with (
+            tempfile.TemporaryDirectory(prefix="adit-bench-") as shared,
+            tempfile.TemporaryDirectory(prefix="run-", dir=arguments.directory) as disk,
+            tempfile.TemporaryDirectory(prefix="adit-bench-", dir="/dev/shm") as memory,
+            Processes(fresh(arguments.directory / "logs")) as processes,
+        ):
+            Run(arguments, processes, Path(shared), Path(disk), Path(memory)).all()
+    except Failed as error:
+        print(f"benches/compare: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benches/compare: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__)
+    parser.add_argument("--adit", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--samples", type=int, default=400, help="execs of each peer, one at a time (default 400)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of load for each peer (default 4)")
+    parser.add_argument("--seconds", type=float, default=6, help="length of a round of load (default 6)")
+    parser.add_argument("--cold", type=int, default=12, help=f"cold execs, at most {COLD_INSTANCES} (default 12)")
+    parser.add_argument(
+        "--login", default="adit-dash", help="whom peers log in as (default adit-dash, which scripts/test creates)"
+    )
+    arguments = parser.parse_args()
+    if arguments.samples < SAMPLES_A_ROUND or not 1 <= arguments.cold <= COLD_INSTANCES or arguments.rounds < 1:
+        parser.error(f"at least {SAMPLES_A_ROUND} samples, one round, and 1 to {COLD_INSTANCES} cold execs")
+    arguments.adit = arguments.adit.resolve()
+    arguments.directory = arguments.directory.resolve()
+    return arguments
+
+
+class Run:
+    """One run: starts everything once and measures one table after the other."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, processes: Processes, shared: Path, disk: Path, memory: Path
+    ) -> None:
+        self._arguments = arguments
+        self._processes = processes
+        self._shared = shared
+        self._disk = disk
+        try:
+            self._shell = pwd.getpwnam(arguments.login).pw_shell
+        except KeyError as error:
+            raise Failed(f"there is no login `{arguments.login}`; scripts/test creates those of the tests") from error
+        self._sshd: Sshd = start_sshd(processes, shared, arguments.login)
+        self._emulator: Emulator = start_emulator(processes, arguments.adit, self._sshd)
+        self._adit = self._start_adit("adit", disk)
+        self._in_memory = self._start_adit("adit-in-memory", memory)
+
+    def _start_adit(self, name: str, store: Path) -> Adit:
+        arguments = self._arguments
+        return start_adit(
+            self._processes, arguments.adit, name, self._disk, store / f"{name}.db", self._emulator, arguments.login
+        )
+
+    def all(self) -> None:
+        arguments = self._arguments
+        print(f"## Adit side by side, {time.strftime('%Y-%m-%d')}\n")
+        print(report.environment(arguments.adit, self._disk, self._shell))
+        before = report.load_average()
+        warm = self._one_at_a_time()
+        load = self._callers()
+        # Last: its key pushes replace those of the instance that the others log in to.
+        cold = self._cold()
+        self._check_rows()
+        print(f"Load average {before} before, {report.load_average()} after (this run's own load included).")
+        print("PostgreSQL in place of SQLite, and links with a round trip to speak of, are not measured yet.\n")
+        for title, text in (*warm, load, cold):
+            print(f"### {title}\n\n{text}")
+
+    def _one_at_a_time(self) -> list[tuple[str, str]]:
+        note("one at a time")
+        adit, in_memory = AditPeer(self._adit, tunnel="cold"), AditPeer(self._in_memory, tunnel="cold")
+        for peer in (adit, in_memory):
+            peer.sample()
+            peer.close()
+        adit, in_memory = AditPeer(self._adit), AditPeer(self._in_memory)
+        asyncssh = AsyncsshPeer(self._sshd)
+        openssh = OpensshPeer(self._sshd)
+        openssh.start_master(self._processes, self._shared / "control")
+        commits = Commits(self._disk / "commits.db")
+        samplers = {
+            "adit": adit.sample,
+            "asyncssh": asyncssh.sample,
+            "openssh": openssh.sample,
+            "memory": in_memory.sample,
+            "health": adit.health,
+            "refused": adit.refused,
+            "commit": commits.sample,
+        }
+        rounds = -(-self._arguments.samples // SAMPLES_A_ROUND)
+        try:
+            taken = interleave(samplers, rounds, SAMPLES_A_ROUND, WARM_UP)
+        finally:
+            commits.close()
+            asyncssh.close()
+            in_memory.close()
+            adit.close()
+        peers = {
+            "asyncssh, one kept connection (no auth, no audit)": taken["asyncssh"],
+            "OpenSSH client over a ControlMaster (no auth, no audit)": taken["openssh"],
+        }
+        return [
+            ("Warm `/bin/true`, one at a time", report.latency_table(taken["adit"], peers)),
+            ("Where Adit's time goes", report.breakdown_table(taken, adit.execs)),
+        ]
+
+    def _callers(self) -> tuple[str, str]:
+        sshd = self._sshd
+        service = [sys.executable, str(Path(__file__).with_name("service.py")), "--port", str(sshd.port)]
+        service += ["--login", sshd.login, "--identity", str(sshd.identity), "--known-hosts", str(sshd.known_hosts)]
+        address = self._processes.start("service", service, r"listening on (http://\S+)")[1]
+        host, port = self._adit.address
+        urls = {
+            "adit": f"http://{host}:{port}/workspaces/{self._adit.workspaces[0]}/exec",
+            "service": f"{address}/exec",
+        }
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
+        for name, url in urls.items():
+            self._load(url, 1)
+        for number in range(self._arguments.rounds):
+            for name, url in urls.items() if number % 2 == 0 else reversed(urls.items()):
+                note(f"{CALLERS} callers, round {number + 1}: {name}")
+                rounds[name].append(self._load(url, self._arguments.seconds))
+        text = report.load_table(
+            report.LoadResult("Adit", rounds["adit"]),
+            report.LoadResult("aiohttp + asyncssh service (no auth, no audit)", rounds["service"]),
+        )
+        return f"{CALLERS} callers on one instance", text
+
+    def _load(self, url: str, seconds: float) -> dict[str, Any]:
+        command = [sys.executable, str(Path(__file__).with_name("load.py")), "--url", url]
+        command += ["--callers", str(CALLERS), "--seconds", str(seconds), "--requests", str(REQUESTS_A_ROUND)]
+        # Both get it, so that their requests are of one size.
+        environment = {**os.environ, "BENCH_TOKEN": self._adit.token}
+        return json.loads(output_of(command, environment, timeout=seconds + 120))
+
+    def _cold(self) -> tuple[str, str]:
+        note("cold")
+        asyncssh = AsyncsshPeer(self._sshd)
+        openssh = OpensshPeer(self._sshd)
+        workspaces = iter(range(1, 1 + self._arguments.cold))
+
+        def adit() -> float:
+            peer = AditPeer(self._adit, workspace=next(workspaces), tunnel="cold")
+            try:
+                return peer.sample()
+            finally:
+                peer.close()
+
+        samplers = {"adit": adit, "asyncssh": asyncssh.cold, "openssh": openssh.cold}
+        try:
+            taken = interleave(samplers, self._arguments.cold, 1, 0)
+        finally:
+            asyncssh.close()
+        peers = {
+            "asyncssh, connect and run (key known before)": taken["asyncssh"],
+            "ssh, a login for each (key known before)": taken["openssh"],
+        }
+        return "Cold: key push, tunnel, login, `/bin/true`", report.latency_table(taken["adit"], peers)
+
+    def _check_rows(self) -> None:
+        """Everything was on: the execs left rows, and all of them are final."""
+        for adit in (self._adit, self._in_memory):
+            rows = adit.audit_rows()
+            note(f"audit rows of {adit.name}: {rows}")
+            if not rows.get("ok") or rows.get("running"):
+                raise Failed(f"the audit rows of {adit.name} are {rows}")
+
+
+class Commits:
+    """Commits of a row like Adit's by SQLite, in this process: what two of them cost an exec at least."""
+
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = wal")
+        self._connection.execute("PRAGMA synchronous = full")
+        self._connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, body TEXT)")
+        self._body = "x" * 1_500
+
+    def sample(self) -> float:
+        start = time.perf_counter()
+        self._connection.execute("INSERT INTO rows (body) VALUES (?)", (self._body,))
+        return milliseconds_since(start)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def fresh(logs: Path) -> Path:
+    """The directory, empty: the logs of a run stay until the next one."""
+    logs.mkdir(exist_ok=True)
+    for log in logs.glob("*.log"):
+        log.unlink()
+    return logs
+
+
+def note(text: str) -> None:
+    print(f"benches/compare: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

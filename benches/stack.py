@@ -1,0 +1,162 @@
+"""What is measured, started for real: sshd, the emulator of EC2 Instance Connect in front of it, Adit before that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import Failed, Processes, output_of
+
+# One for the warm measurements, the others for one cold exec each.
+COLD_INSTANCES = 24
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """An OpenSSH server on loopback, and how peers log in to it."""
+
+    port: int
+    login: str
+    keys: Path
+    identity: Path
+    known_hosts: Path
+
+
+def start_sshd(processes: Processes, directory: Path, login: str) -> Sshd:
+    """A stock server but for where keys come from: pushed keys from one directory, the peers' key from another."""
+    program = shutil.which("sshd")
+    if program is None:
+        raise Failed("sshd is not installed")
+    # sshd reads authorized keys as the user who logs in.
+    keys, static_keys = directory / "pushed-keys", directory / "static-keys"
+    for path in (directory, keys, static_keys):
+        path.mkdir(mode=0o755, exist_ok=True)
+        path.chmod(0o755)
+    host_key, identity = directory / "host-key", directory / "identity"
+    for path in (host_key, identity):
+        output_of(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "adit-bench", "-f", str(path)])
+    authorized = static_keys / login
+    authorized.write_bytes(identity.with_suffix(".pub").read_bytes())
+    authorized.chmod(0o644)
+    port = free_port()
+    known_hosts = directory / "known-hosts"
+    known_hosts.write_text(f"[127.0.0.1]:{port} {host_key.with_suffix('.pub').read_text()}")
+    configuration = directory / "sshd-config"
+    configuration.write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {host_key}\n"
+        f"AuthorizedKeysFile {keys}/%u {static_keys}/%u\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PidFile none\nUseDNS no\n"
+    )
+    # -e: it logs to standard error, which is a file here.
+    processes.start("sshd", [program, "-D", "-e", "-f", str(configuration)], r"Server listening on")
+    return Sshd(port, login, keys, identity, known_hosts)
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """`adit emulator`: many instances that are all the one sshd."""
+
+    key_push: str
+    open_tunnel: str
+    endpoint_id: str
+    instances: dict[str, str]
+    environment: dict[str, str]
+
+
+def start_emulator(processes: Processes, adit: Path, sshd: Sshd) -> Emulator:
+    """Starts it, with credentials that only this run knows."""
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "AWS_ACCESS_KEY_ID": f"AKIA{secrets.token_hex(8).upper()}",
+        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
+        # Nothing may be asked of AWS or of the machine's metadata service.
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    command = [str(adit), "emulator", "--listen", "127.0.0.1:0", "--max-connections", str(COLD_INSTANCES + 20)]
+    command += ["--authorized-keys-dir", str(sshd.keys)]
+    for number in range(1 + COLD_INSTANCES):
+        command += ["--instance", f"i-{number:017x}=127.0.0.1:{sshd.port}"]
+    # Lines come in this order, the last instance's last.
+    last = rf"i-{COLD_INSTANCES:017x} at \S+, "
+    printed = processes.start(
+        "emulator",
+        command,
+        rf"(?s)key push:\s+(\S+)\nopen tunnel:\s+(\S+)\nendpoint:\s+(\S+)\n(.*{last})",
+        environment,
+    )
+    instances = {}
+    for line in printed[4].splitlines():
+        words = line.replace(",", " ").split()
+        instances[words[1]] = words[3]
+    return Emulator(printed[1], printed[2], printed[3], instances, environment)
+
+
+@dataclass(frozen=True)
+class Adit:
+    """`adit serve` with a store of its own."""
+
+    address: tuple[str, int]
+    token: str
+    workspaces: list[str]
+    store: Path
+    name: str
+
+    def audit_rows(self) -> dict[str, int]:
+        """How many audit rows there are of each status."""
+        connection = sqlite3.connect(self.store, timeout=10)
+        try:
+            return dict(connection.execute("SELECT status, count(*) FROM activity_logs GROUP BY status"))
+        finally:
+            connection.close()
+
+
+def start_adit(
+    processes: Processes, adit: Path, name: str, directory: Path, store: Path, emulator: Emulator, login: str
+) -> Adit:
+    """Migrates, adds a workspace for each instance and an org token that opens them all, and serves.
+
+    Everything is as shipped but for the limits on execs in flight: as many callers as one token may have must not
+    collide with the limit, as an answer's last bytes and its permit are not given back in one instant.
+    """
+    configuration = directory / f"{name}.toml"
+    configuration.write_text(
+        '[http]\nlisten = "127.0.0.1:0"\n'
+        f'[store]\nurl = "sqlite://{store}"\n'
+        f'[aws]\nos_user = "{login}"\n'
+        f'endpoint_id = "{emulator.endpoint_id}"\nendpoint_dns_name = "{emulator.endpoint_id}.invalid"\n'
+        f'key_push_endpoint_override = "{emulator.key_push}"\n'
+        f'tunnel_endpoint_override = "{emulator.open_tunnel}"\n'
+        "[limits]\nexecs_per_token = 1024\nexecs_per_org = 1024\n"
+    )
+    options = ["--config", str(configuration)]
+
+    def run(*words: str) -> str:
+        return output_of([str(adit), *words, *options], emulator.environment)
+
+    run("migrate")
+    workspaces: list[str] = []
+    for instance, address in emulator.instances.items():
+        org = ["--org", workspaces[0]] if workspaces else ["--root"]
+        words = ["workspace", "add", instance, *org, "--tier", "3", "--instance", instance, "--address", address]
+        workspaces.append(run(*words))
+    token = run("token", "issue", "--org", workspaces[0], "--name", "bench")
+    printed = processes.start(
+        name,
+        [str(adit), "serve", *options],
+        r"listening on http://([\d.]+):(\d+)",
+        emulator.environment,
+    )
+    return Adit((printed[1], int(printed[2])), token, workspaces, store, name)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for servers that can't choose one and tell."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
