@@ -14,6 +14,7 @@
 //! Every actor is a thin shell: a message becomes an event, the event goes into a plain struct that returns
 //! effects, and the shell performs them. The plain structs import no actix and no russh.
 
+mod alarm;
 mod arbiters;
 pub mod audit;
 pub mod clock;

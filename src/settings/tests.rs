@@ -168,7 +168,7 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         ),
         in_file(
             "[audit]\nsettle_after_s = 100\n",
-            &["`audit.settle_after_s`", "167"],
+            &["`audit.settle_after_s`", "172"],
         ),
         in_file(
             "[store]\nurl = \"a\"\nurl_file = \"b\"\n",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::batch::{Effect, GroupCommit, Half, Ticket, Verdict, WriteResult};
 use super::store::{AuditRow, AuditStore, AuditStoreError};
+use crate::alarm::Alarm;
 use crate::arbiters::Arbiters;
 use crate::tunnel::chain;
 
@@ -73,7 +74,7 @@ pub(crate) struct AuditActor {
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     flushing: Vec<oneshot::Sender<()>>,
     health: Arc<Health>,
-    wake: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
 }
 
 impl AuditActor {
@@ -86,7 +87,7 @@ impl AuditActor {
             waiting: HashMap::new(),
             flushing: Vec::new(),
             health,
-            wake: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -108,7 +109,7 @@ impl AuditActor {
                 flushed.send(()).ok();
             }
         }
-        self.schedule_wake(ctx);
+        self.alarm.set(self.core.next_wake(), ctx, Self::wake);
     }
 
     fn write(&mut self, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
@@ -125,22 +126,10 @@ impl AuditActor {
         }));
     }
 
-    fn schedule_wake(&mut self, ctx: &mut Context<Self>) {
-        let due = self.core.next_wake();
-        if due == self.wake.as_ref().map(|(at, _)| *at) {
-            return;
-        }
-        if let Some((_, handle)) = self.wake.take() {
-            ctx.cancel_future(handle);
-        }
-        self.wake = due.map(|at| {
-            let handle = ctx.run_later(at.saturating_duration_since(Instant::now()), |act, ctx| {
-                act.wake = None;
-                let effects = act.core.wake(Instant::now());
-                act.perform(effects, ctx);
-            });
-            (at, handle)
-        });
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        self.alarm.rang();
+        let effects = self.core.wake(Instant::now());
+        self.perform(effects, ctx);
     }
 
     fn sweep(&mut self, _: &mut Context<Self>) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use russh::Channel;
 use russh::Disconnect;
 use russh::client::{Handle, Msg};
@@ -22,6 +22,7 @@ use super::lease::{Lease, LeaseCounter, LeasedChannel};
 use super::snapshot::LastError;
 use super::stream::{CutSwitch, Traffic};
 use super::supervisor_core::{AskId, CoreSettings, Effect, Event, SupervisorCore, TunnelId};
+use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::exec::{LeaseFacts, TunnelTemperature, milliseconds};
 use crate::instance::InstanceTarget;
@@ -54,7 +55,7 @@ pub(crate) struct InstanceSupervisor {
     pub(super) asks: HashMap<AskId, oneshot::Sender<AskAnswer>>,
     key: Option<Arc<PrivateKey>>,
     grant_took: Option<Duration>,
-    wake: Option<(Instant, SpawnHandle)>,
+    alarm: Alarm,
 }
 
 /// What belongs to one tunnel besides its state.
@@ -95,7 +96,7 @@ impl InstanceSupervisor {
             asks: HashMap::new(),
             key: None,
             grant_took: None,
-            wake: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -103,7 +104,8 @@ impl InstanceSupervisor {
         for effect in self.core.on(event, Instant::now()) {
             self.perform(effect, ctx);
         }
-        self.schedule_wake(ctx);
+        self.alarm
+            .set(self.core.next_wake(Instant::now()), ctx, Self::wake);
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -123,21 +125,9 @@ impl InstanceSupervisor {
         }
     }
 
-    fn schedule_wake(&mut self, ctx: &mut Context<Self>) {
-        let due = self.core.next_wake(Instant::now());
-        if due == self.wake.as_ref().map(|(at, _)| *at) {
-            return;
-        }
-        if let Some((_, handle)) = self.wake.take() {
-            ctx.cancel_future(handle);
-        }
-        self.wake = due.map(|at| {
-            let handle = ctx.run_later(at.saturating_duration_since(Instant::now()), |act, ctx| {
-                act.wake = None;
-                act.feed(Event::Wake, ctx);
-            });
-            (at, handle)
-        });
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        self.alarm.rang();
+        self.feed(Event::Wake, ctx);
     }
 
     // === Key grant ===
