@@ -1,15 +1,15 @@
 //! Whether a request may run what it asks for. The order of the checks is part of the contract: each refusal tells
 //! only what the caller may know by then, and nothing of a body is looked at for a caller who may not know that the
-//! workspace exists.
+//! workspace exists. A body is read only by a request that has its place among the execs in flight, so the limits on
+//! those bound the bodies that are held too.
 
 use actix_web::HttpRequest;
-use actix_web::web::Payload;
 use adit_actors::engine::{AdmissionScope, Permit, TooManyExecs};
 use adit_actors::exec::{Caller, ErrorCode, ExecSpec};
 use adit_actors::instance::InstanceTarget;
 use uuid::Uuid;
 
-use super::read_body::{check_media_type, read_body};
+use super::read_body::{check_length, check_media_type};
 use super::request_body;
 use crate::http::host_access::may_exec_on_host;
 use crate::http::options::HttpState;
@@ -29,55 +29,58 @@ pub(crate) struct Admitted {
     pub(crate) announce: bool,
 }
 
-/// A caller that may run something in a workspace, and where.
+/// A caller that may run something in a workspace, where, and its place among the execs in flight.
 pub(crate) struct Known {
     caller: Caller,
-    org_id: Option<Uuid>,
     workspace_id: Uuid,
     target: InstanceTarget,
+    permit: Permit,
 }
 
-/// What can be checked without the body, in order: tenant guard, token, workspace, tier, instance.
+/// What can be checked without the body, in order: tenant guard, token, workspace, tier, instance, media type, declared
+/// length, limits.
 pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Result<Known, Problem> {
-    if !tenant_guard::admits(&state.options, request.headers()) {
+    let headers = request.headers();
+    if !tenant_guard::admits(&state.options, headers) {
         return Err(Problem::new(ProblemCode::NotFound));
     }
     let (caller, org_id, workspace) = identify(request, state).await?;
     access_log::name_workspace(request, workspace.id);
     let target = check_workspace(&workspace)?;
+    check_media_type(headers)?;
+    check_length(headers, state.options.max_body)?;
+    let permit = check_limits(state, &caller, org_id)?;
     Ok(Known {
         caller,
-        org_id,
         workspace_id: workspace.id,
         target,
+        permit,
     })
 }
 
-/// The rest, in order: media type, body, limits.
-pub(crate) async fn admit_exec(
+/// The rest: what the body says, and whether the service has begun to shut down since. A refusal frees the place.
+pub(crate) fn admit_exec(
     known: Known,
     request: &HttpRequest,
-    payload: Payload,
+    body: &[u8],
     state: &HttpState,
 ) -> Result<Admitted, Problem> {
-    let options = &state.options;
     let headers = request.headers();
-    check_media_type(headers)?;
-    let body = read_body(headers, payload, options.max_body, options.body_timeout).await?;
-    let body = request_body::parse(&body)?;
-    let permit = check_limits(state, &known)?;
+    let body = request_body::parse(body)?;
+    // It may have been long on its way.
+    check_is_open(state)?;
     let spec = ExecSpec {
         exec_id: Uuid::new_v4(),
         workspace_id: known.workspace_id,
         target: known.target,
         request: body.request,
         caller: known.caller,
-        remote_addr: peer::remote_addr(request.peer_addr(), headers, &options.trusted_proxies),
+        remote_addr: peer::remote_addr(request.peer_addr(), headers, &state.options.trusted_proxies),
         request_id: RequestIds::read(headers).request_id().map(str::to_owned),
     };
     Ok(Admitted {
         spec,
-        permit,
+        permit: known.permit,
         announce: body.announce,
     })
 }
@@ -134,19 +137,24 @@ fn check_workspace(workspace: &Workspace) -> Result<InstanceTarget, Problem> {
     }
 }
 
-fn check_limits(state: &HttpState, known: &Known) -> Result<Permit, Problem> {
-    if state.engine.is_shutting_down() {
-        return Err(Problem::new(ErrorCode::ShuttingDown));
-    }
+fn check_limits(state: &HttpState, caller: &Caller, org_id: Option<Uuid>) -> Result<Permit, Problem> {
+    check_is_open(state)?;
     state
         .engine
-        .admit(known.caller.id, known.org_id)
+        .admit(caller.id, org_id)
         .map_err(|TooManyExecs { scope }| {
             Problem::new(match scope {
                 AdmissionScope::Token | AdmissionScope::Org => ErrorCode::TooManyExecs,
                 AdmissionScope::Process => ErrorCode::InstanceBusy,
             })
         })
+}
+
+fn check_is_open(state: &HttpState) -> Result<(), Problem> {
+    if state.engine.is_shutting_down() {
+        return Err(Problem::new(ErrorCode::ShuttingDown));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -38,19 +38,23 @@ fn is_json(content_type: &str) -> bool {
         })
 }
 
-/// Reads the whole body.
-pub(crate) async fn read_body(
-    headers: &HeaderMap,
-    payload: Payload,
-    max_body: usize,
-    body_timeout: Duration,
-) -> Result<Bytes, Problem> {
+/// Refuses a body that says itself that it is too large. One that says nothing is counted while it is read.
+pub(crate) fn check_length(headers: &HeaderMap, max_body: usize) -> Result<(), Problem> {
     let declared = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > max_body) {
         return Err(too_large(max_body));
     }
+    Ok(())
+}
+
+/// Reads the whole body. After a refusal the rest of it is still on the connection.
+pub(crate) async fn read_body(
+    payload: Payload,
+    max_body: usize,
+    body_timeout: Duration,
+) -> Result<Bytes, Problem> {
     match timeout(body_timeout, collect(payload, max_body)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::invalid(format!(

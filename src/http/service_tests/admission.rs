@@ -18,11 +18,15 @@ async fn checks_come_in_the_order_of_the_contract() {
         max_body: 100,
         ..HttpOptions::default()
     };
-    let service = Service::with(options, EngineSettings::default(), Aws::default(), Surface::Both).await;
+    let settings = EngineSettings {
+        execs_per_token: 1,
+        ..EngineSettings::default()
+    };
+    let service = Service::with(options, settings, Aws::default(), Surface::Both).await;
     let low = service.workspace(2, None, false).await;
     let bare = service.workspace(3, None, false).await;
     let good = service.workspace(3, None, true).await;
-    let (_, token) = service.token(TokenScope::Org(None)).await;
+    let (token_id, token) = service.token(TokenScope::Org(None)).await;
     let (org, unknown) = (org.to_string(), Uuid::new_v4());
     let own = ("x-molecule-org-id", org.as_str());
     let (text, json) = (
@@ -47,8 +51,10 @@ async fn checks_come_in_the_order_of_the_contract() {
             "unsupported_media_type",
         ),
         (vec![own, json], token, good, &too_long, 413, "body_too_large"),
-        (vec![own, json], token, good, "{}", 400, "invalid_request"),
+        (vec![own, json], token, good, "{}", 429, "too_many_execs"),
     ];
+    // The only place of this token, so that the last line shows that limits come before what a body says.
+    let place = service.engine.admit(token_id, None).unwrap();
     for (headers, token, workspace, body, status, code) in table {
         let answer = service
             .ask(
@@ -63,6 +69,10 @@ async fn checks_come_in_the_order_of_the_contract() {
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         assert!(!answer.headers.contains_key("adit-exec-id"));
     }
+    drop(place);
+    let path = format!("/workspaces/{good}/exec");
+    let answer = service.ask("POST", &path, token, &[own, json], "{}").await;
+    assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"));
     assert_eq!(service.dispatched(), (0, 0));
     service.stop().await;
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adit_actors::engine::EngineSettings;
+use futures_util::future::select_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -72,6 +73,53 @@ async fn raw_exec(service: &Service, workspace: Uuid, token: &str, length: usize
     );
     connection.write_all(request.as_bytes()).await.unwrap();
     connection
+}
+
+#[actix_web::test]
+async fn a_stalled_upload_has_a_place_and_one_too_many_is_not_waited_for() {
+    let limit = 3;
+    let options = HttpOptions {
+        // Long enough that no upload ends by itself.
+        body_timeout: 10 * BOUND,
+        ..HttpOptions::default()
+    };
+    let settings = EngineSettings {
+        execs_per_token: limit,
+        ..EngineSettings::default()
+    };
+    let service = Service::with(options, settings, Aws::default(), Surface::Both).await;
+    let workspace = service.workspace(3, Some(service.org().await), true).await;
+    let (_, token) = service.token(TokenScope::Workspace(workspace)).await;
+    let mut uploads = Vec::new();
+    for _ in 0..=limit {
+        uploads.push(raw_exec(&service, workspace, &token, 8_000_000, r#"{"cmd": ["#).await);
+    }
+    // Which of them comes too late is left to the service; the others are not answered, so each has its place.
+    let heads = uploads.iter_mut().map(|upload| Box::pin(read_head(upload)));
+    let (head, ..) = select_all(heads).await;
+    let head = head.to_lowercase();
+    for part in [
+        "http/1.1 429 ",
+        "\r\nconnection: close\r\n",
+        "\r\nretry-after: 1\r\n",
+    ] {
+        assert!(head.contains(part), "{head}");
+    }
+    assert_eq!(service.exec(workspace, Some(&token), TRUE).await.status, 429);
+    // An upload that is given up frees its place, and so does one that turns out to be no request.
+    drop(uploads);
+    timeout(BOUND, async {
+        while service.exec(workspace, Some(&token), "{}").await.status == 429 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("a place is free again");
+    for _ in 0..=limit {
+        assert_eq!(service.exec(workspace, Some(&token), "{}").await.status, 400);
+    }
+    assert_eq!(service.dispatched(), (0, 0));
+    service.stop().await;
 }
 
 async fn read_head(connection: &mut TcpStream) -> String {
