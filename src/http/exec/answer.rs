@@ -7,13 +7,12 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use adit_actors::engine::ExecEvent;
 use adit_actors::exec::{ErrorCode, OutputStream};
-use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::events::ExecEvents;
 use super::form::Form;
 use super::frame_queue::FrameQueue;
-use super::json_form::{self, Output};
+use super::json_form::{self, ObjectSlices, Output};
 use super::{outcome, stream};
 use crate::http::options::HttpOptions;
 use crate::http::problem::{NO_STORE, Problem};
@@ -23,8 +22,11 @@ const ADIT_EXEC_ID: HeaderName = HeaderName::from_static("adit-exec-id");
 /// Keeps nginx from gathering frames before it passes them on.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Longest body that is handed over whole.
-const WHOLE_BODY: usize = 65_536;
+/// Longest body, in bytes, that is handed over whole.
+const WHOLE_BODY: u64 = 65_536;
+
+/// The member of a problem that has the exec.
+const EXEC: &str = "exec";
 
 /// Answers for a running exec.
 pub(crate) async fn answer(events: impl ExecEvents, form: Form, options: &HttpOptions) -> HttpResponse {
@@ -64,7 +66,10 @@ async fn in_frames(mut events: impl ExecEvents, announce: bool, options: &HttpOp
             }
             Some(ExecEvent::Ended { exec, retry_after }) => {
                 if let Some(code) = outcome::failure(&exec) {
-                    return outcome::problem(code, json_form::bare(&exec), retry_after).into_response();
+                    return Problem::new(code)
+                        .with_retry_after(retry_after)
+                        .with_member(EXEC, json_form::bare(&exec))
+                        .into_response();
                 }
                 queue.push(ExecEvent::Ended { exec, retry_after });
                 return HttpResponse::Ok().content_type(NDJSON).body(queue.take());
@@ -88,20 +93,24 @@ async fn in_one_object(mut events: impl ExecEvents, options: &HttpOptions) -> Ht
                 OutputStream::Stderr => output.stderr.extend_from_slice(&data),
             },
             Some(ExecEvent::Ended { exec, retry_after }) => {
-                let object = json_form::with_output(&exec, &output);
-                drop(output);
-                let (mut head, body) = match outcome::failure(&exec) {
-                    Some(code) => outcome::problem(code, object, retry_after).into_parts(),
+                let object = ObjectSlices::with_output(&exec, output);
+                let (mut head, object) = match outcome::failure(&exec) {
+                    Some(code) => {
+                        let (head, problem) = Problem::new(code).with_retry_after(retry_after).into_parts();
+                        (head, object.into_member_of(&problem, EXEC))
+                    }
                     None => {
                         let mut head = HttpResponse::Ok();
                         head.content_type("application/json");
-                        (head, object.to_string().into_bytes())
+                        (head, object)
                     }
                 };
-                return if body.len() <= WHOLE_BODY {
-                    head.body(body)
+                // Its length is worth writing it once more: without it, a reader that is cut off sees an orderly end.
+                let length = object.length();
+                return if length <= WHOLE_BODY {
+                    head.body(object.collect::<Vec<_>>().concat())
                 } else {
-                    head.body(stream::slices(Bytes::from(body), events, options))
+                    head.body(stream::slices(object, length, events, options))
                 };
             }
         }

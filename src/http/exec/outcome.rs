@@ -1,11 +1,6 @@
 //! What the end of an exec is worth as a status.
 
-use std::time::Duration;
-
 use adit_actors::exec::{EndedBy, ErrorCode, Exec, Outcome, Ran};
-use serde_json::Value;
-
-use crate::http::problem::Problem;
 
 /// The code to refuse with, or `None` for an exec that ended by itself, whatever its exit code.
 pub(crate) fn failure(exec: &Exec) -> Option<ErrorCode> {
@@ -25,13 +20,6 @@ pub(crate) fn failure(exec: &Exec) -> Option<ErrorCode> {
         // 502 is the status that promises nothing of the command.
         Some(Outcome::TunnelLost | Outcome::Unknown) | None => Some(ErrorCode::TunnelLost),
     }
-}
-
-/// The problem for a failed exec, with the exec as its member.
-pub(crate) fn problem(code: ErrorCode, exec: Value, retry_after: Option<Duration>) -> Problem {
-    Problem::new(code)
-        .with_retry_after(retry_after)
-        .with_member("exec", exec)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::request_body::parse;
 fn problem(body: &str) -> Value {
     let problem = parse(body.as_bytes()).expect_err(body);
     let (_, body) = problem.into_parts();
-    serde_json::from_slice(&body).unwrap()
+    Value::Object(body)
 }
 
 #[test]

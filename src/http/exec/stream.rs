@@ -17,12 +17,11 @@ use uuid::Uuid;
 
 use super::events::ExecEvents;
 use super::frame_queue::FrameQueue;
+use super::json_form::ObjectSlices;
 use crate::http::options::HttpOptions;
 
 /// One chunk waits while the one before is being written: more would be memory that the exec's place does not cover.
 const CHUNKS_WAITING: usize = 1;
-/// A long object is handed over in slices of this size: twice what actix-web buffers for a connection (32 KiB).
-const SLICE: usize = 65_536;
 
 /// A body fed by a task. Never yields an error: an answer that breaks off has no exit frame, or is shorter than its
 /// Content-Length.
@@ -68,12 +67,20 @@ pub(crate) fn stream(events: impl ExecEvents, queue: FrameQueue, options: &HttpO
     }
 }
 
-/// Sends a long object in slices and keeps the exec's place until they are taken.
-pub(crate) fn slices(object: Bytes, events: impl ExecEvents, options: &HttpOptions) -> FedBody {
+/// Sends an object of `length` bytes in slices, each made when the one before is taken, and keeps the exec's place until
+/// they all are.
+pub(crate) fn slices(
+    object: ObjectSlices,
+    length: u64,
+    events: impl ExecEvents,
+    options: &HttpOptions,
+) -> FedBody {
     let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
-    let size = BodySize::Sized(object.len() as u64);
     actix_web::rt::spawn(feed(object, events, sender, options.stalled_reader));
-    FedBody { chunks, size }
+    FedBody {
+        chunks,
+        size: BodySize::Sized(length),
+    }
 }
 
 /// Runs until all is handed over, the body is dropped, or the reader has stalled. `events` is dropped with it, which
@@ -128,13 +135,12 @@ async fn pump(
 }
 
 async fn feed(
-    mut object: Bytes,
+    object: ObjectSlices,
     events: impl ExecEvents,
     sender: mpsc::Sender<Bytes>,
     stalled_reader: Duration,
 ) {
-    while !object.is_empty() {
-        let slice = object.split_to(object.len().min(SLICE));
+    for slice in object {
         match timeout(stalled_reader, sender.send(slice)).await {
             Ok(Ok(())) => {}
             // The client has gone.
