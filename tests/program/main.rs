@@ -8,6 +8,7 @@
     reason = "a test's helpers fail it by panicking; clippy.toml reaches only the test functions themselves"
 )]
 
+mod memory;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/rows.rs"]
@@ -21,8 +22,6 @@ use std::process::{Command, Output};
 
 use program::Dev;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -112,59 +111,5 @@ async fn adit_that_failed_says_so_and_exits_with_125() {
     let unknown = dev.adit(&["exec", "00000000-0000-4000-8000-000000000000", "--", "true"]);
     assert_eq!(unknown.status.code(), Some(125), "{unknown:?}");
     assert!(text(&unknown.stderr).contains("not_found"), "{unknown:?}");
-    assert_eq!(dev.terminate().await, Some(0));
-}
-
-/// More than the program, its store and two streams of 1 MiB for each exec need, and a small part of what is printed.
-const MEMORY_LIMIT: u64 = 192 * 1024 * 1024;
-
-/// What is printed before the memory is looked at.
-const PRINTED: u64 = 512 * 1024 * 1024;
-
-#[tokio::test]
-async fn output_that_nobody_reads_takes_no_memory() {
-    let directory = tempfile::tempdir().unwrap();
-    let dev = Dev::start(directory.path()).await;
-    let body = r#"{"cmd": ["yes"], "timeout_s": 120}"#;
-    let request = format!(
-        "POST /workspaces/{}/exec HTTP/1.1\r\nHost: adit\r\nAuthorization: Bearer {}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        dev.variable("ADIT_WORKSPACE"),
-        dev.variable("ADIT_TOKEN"),
-        body.len()
-    );
-    let address = dev
-        .variable("ADIT_URL")
-        .strip_prefix("http://")
-        .unwrap()
-        .to_owned();
-    let mut stalled = TcpStream::connect(&address).await.unwrap();
-    stalled.write_all(request.as_bytes()).await.unwrap();
-    assert_eq!(stalled.read_u8().await.unwrap(), b'H');
-
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let tunnels = format!("http://{address}/admin/tunnels");
-    wait::until_true("much has been printed", async || {
-        let answer = client
-            .get(&tunnels)
-            .bearer_auth(dev.variable("ADIT_ADMIN_TOKEN"))
-            .send()
-            .await
-            .unwrap();
-        let tunnels: Value = answer.json().await.unwrap();
-        tunnels["data"][0]["tunnels"][0]["bytes_in"].as_u64().unwrap() > PRINTED
-    })
-    .await;
-    let peak = dev.peak_memory();
-    assert!(peak < MEMORY_LIMIT, "{} MiB", peak / 1024 / 1024);
-
-    drop(stalled);
-    wait::until_true("its row is final", async || {
-        rows::all(&directory.path().join("adit.db"))
-            .await
-            .iter()
-            .all(|row| row.status != "running")
-    })
-    .await;
     assert_eq!(dev.terminate().await, Some(0));
 }
