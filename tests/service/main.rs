@@ -48,3 +48,4 @@ mod output;
 mod requests;
 mod sharing;
 mod stopping;
+mod streaming;
