@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use adit_actors::exec::Ran;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{Backend, TestApp, wait};
+use crate::support::{Backend, INSTANCE, TestApp, wait};
 
 /// Short enough to wait for; sshd takes a key through the whole second that its expiry names.
 const KEY_LIFETIME: Duration = Duration::from_secs(2);
@@ -55,5 +56,48 @@ async fn an_exec_outlives_the_grant(backend: Backend) {
     assert_eq!(next.json()["tunnel"], "warm");
     let counters = app.emulator.counters();
     assert_eq!((counters.pushes, counters.tunnels_opened), (1, 1), "{counters:?}");
+    app.finish().await;
+}
+
+/// Adit believes in a key for longer than this instance does, so that its next login shows whether the key still works.
+#[actix_rt::test]
+async fn a_grant_that_has_ended_lets_nobody_in() {
+    let mut clock = None;
+    let app = TestApp::start_with(Backend::InProcess, |setup| {
+        assert!(setup.settings.tunnel.grant_margin > KEY_LIFETIME);
+        setup.emulator.key_lifetime = KEY_LIFETIME;
+        clock = Some(setup.emulator.clock.clone());
+    })
+    .await;
+    let clock = clock.unwrap();
+    let body = json!({"cmd": ["true"]});
+    assert_eq!(app.run(body.clone()).await.exec().exit_code, Some(0));
+    clock.advance(KEY_LIFETIME);
+    assert_eq!(app.run(body.clone()).await.json()["tunnel"], "warm");
+
+    assert_eq!(app.emulator.cut_tunnels(INSTANCE), 1);
+    wait::until_true("the lost tunnel is noticed", async || {
+        app.tunnels().await["data"][0]["tunnels"] == json!([])
+    })
+    .await;
+    let refused = app.run(body.clone()).await;
+    assert_eq!(
+        refused.exec_of_problem(502, "login_refused").ran,
+        Ran::No,
+        "{refused:?}"
+    );
+    let counters = app.emulator.counters();
+    assert_eq!(
+        (counters.pushes, counters.tunnels_opened),
+        (1, 2),
+        "it was the old key: {counters:?}"
+    );
+
+    // A refused login is backed off from; the next one has a key of its own.
+    wait::until_true("another key lets in", async || {
+        app.run(body.clone()).await.status == 200
+    })
+    .await;
+    assert_eq!(app.emulator.counters().pushes, 2);
     app.finish().await;
 }

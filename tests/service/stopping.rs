@@ -5,6 +5,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::streaming::Streaming;
 use crate::support::{TestApp, processes, wait};
 
 over_every_instance!(
@@ -13,6 +14,7 @@ over_every_instance!(
     the_json_form_of_a_timeout_has_the_output,
     a_program_that_ignores_term_is_killed,
     a_client_that_goes_away_ends_its_program,
+    a_client_that_leaves_a_stream_ends_its_program,
 );
 
 fn assert_timed_out(exec: &Exec) {
@@ -108,7 +110,24 @@ async fn a_client_that_goes_away_ends_its_program(app: &TestApp) {
     })
     .await;
     drop(client);
-    assert_gone(&seconds).await;
+    assert_ended_by_its_client(app, &seconds).await;
+}
+
+async fn a_client_that_leaves_a_stream_ends_its_program(app: &TestApp) {
+    let seconds = processes::unique_sleep();
+    let script = format!("echo out; exec sleep {seconds}");
+    let body = json!({"cmd": ["sh", "-c", script], "timeout_s": 120});
+    let streaming = Streaming::begin(app, &body, "out").await;
+    wait::until_true("the program runs", async || {
+        !processes::with_argument(&seconds).is_empty()
+    })
+    .await;
+    drop(streaming);
+    assert_ended_by_its_client(app, &seconds).await;
+}
+
+async fn assert_ended_by_its_client(app: &TestApp, argument: &str) {
+    assert_gone(argument).await;
     let row = wait::until("the row is final", async || {
         let row = app.only_row().await;
         (row.status != "running").then_some(row)
