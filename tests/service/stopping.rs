@@ -115,9 +115,9 @@ async fn a_client_that_goes_away_ends_its_program(app: &TestApp) {
 
 async fn a_client_that_leaves_a_stream_ends_its_program(app: &TestApp) {
     let seconds = processes::unique_sleep();
-    let script = format!("echo out; exec sleep {seconds}");
+    let script = format!("echo going; exec sleep {seconds}");
     let body = json!({"cmd": ["sh", "-c", script], "timeout_s": 120});
-    let streaming = Streaming::begin(app, &body, "out").await;
+    let streaming = Streaming::begin(app, &body, "going").await;
     wait::until_true("the program runs", async || {
         !processes::with_argument(&seconds).is_empty()
     })
