@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use adit_actors::exec::Outcome;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::{getpid, kill_process};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::service_access::{self, ADIT_FAILED};
 use crate::client::{ApiClient, ClientError, Ending, ExecCall, ServiceProblem};
@@ -25,7 +27,9 @@ const BY_SIGNAL: u8 = 128;
 /// Run a command in a workspace: its output, its errors and its exit code become this program's.
 ///
 /// ADIT_URL and ADIT_TOKEN say where and as whom; ADIT_WORKSPACE stands in for WORKSPACE, and ADIT_ORG_ID names the org
-/// to a service with a tenant guard. Exits with 124 on a timeout and with 125 when Adit failed.
+/// to a service with a tenant guard, always in the header X-Molecule-Org-Id: a service whose settings name another header
+/// does not see it. Ctrl-C cancels the command. Exits with 124 on a timeout, with 130 after Ctrl-C and with 125 when Adit
+/// failed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExecArgs {
     /// Id of the workspace [default: ADIT_WORKSPACE]
@@ -53,14 +57,31 @@ pub struct ExecArgs {
     argv: Vec<String>,
 }
 
-/// Runs `adit exec`.
+/// Runs `adit exec`. After Ctrl-C the process ends in here: a read of standard input or a write of standard output that
+/// is under way can't be called off, and the runtime's own end would wait for it.
 pub async fn run(args: ExecArgs) -> ExitCode {
-    let finished = tokio::select! {
-        finished = execute(args) => finished,
-        // Dropping the request closes its connection, and that cancels the exec.
-        _ = tokio::signal::ctrl_c() => Finished::with_complaint(INTERRUPTED, "interrupted; the exec is cancelled"),
+    let mut interrupts = match signal(SignalKind::interrupt()) {
+        Ok(interrupts) => interrupts,
+        Err(error) => return Finished::failed(format!("signals can't be listened for: {error}")).report(),
     };
-    finished.report()
+    tokio::select! {
+        finished = execute(args) => finished.report(),
+        // Dropping the request closes its connection, and that cancels the exec.
+        _ = interrupts.recv() => end_interrupted(interrupts).await,
+    }
+}
+
+/// Says so and ends the process. The message may block too, so it must not stand in the way of a second Ctrl-C.
+async fn end_interrupted(mut interrupts: Signal) -> ! {
+    std::thread::spawn(|| {
+        let interrupted = Finished::with_complaint(INTERRUPTED, "interrupted; the exec is cancelled");
+        interrupted.report();
+        std::process::exit(INTERRUPTED.into());
+    });
+    interrupts.recv().await;
+    // An exit would wait for the one above, should that be stuck in flushing.
+    kill_process(getpid(), rustix::process::Signal::KILL).ok();
+    std::process::abort()
 }
 
 /// How this program ends.

@@ -25,6 +25,12 @@ use crate::http::wire::NDJSON;
 /// Longest wait for a connection to the service.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest silence of the service before a call is given up, so that a network that has died without a word does not hold
+/// it for ever. Longer than the longest silence of a live service with its default settings, which is that before a JSON
+/// answer: up to 10 s to connect, 10 s to take the request's body in, 30 s to start, 120 s to run and 22 s to end. A
+/// stream has a heartbeat every 15 s once its head is out.
+const READ_TIMEOUT: Duration = Duration::from_secs(200);
+
 /// Why a call of the API gave no good answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
@@ -43,7 +49,7 @@ pub enum ClientError {
     /// The HTTP client could not be made.
     #[error("the HTTP client can't be set up")]
     Setup(#[source] reqwest::Error),
-    /// The service could not be reached, or the connection broke.
+    /// The service could not be reached, the connection broke, or nothing has come over it for 200 s.
     #[error("talking to the service failed")]
     Transport(#[source] reqwest::Error),
     /// The service refused, or the exec came to a bad end.
@@ -128,6 +134,15 @@ impl ApiClient {
     /// # Errors
     /// [`ClientError::Url`], [`ClientError::Header`] or [`ClientError::Setup`].
     pub fn new(base: &str, token: &SecretString, org_id: Option<&str>) -> Result<Self, ClientError> {
+        Self::with_read_timeout(base, token, org_id, READ_TIMEOUT)
+    }
+
+    fn with_read_timeout(
+        base: &str,
+        token: &SecretString,
+        org_id: Option<&str>,
+        read_timeout: Duration,
+    ) -> Result<Self, ClientError> {
         let base_url = parse_base(base).ok_or_else(|| ClientError::Url { url: base.to_owned() })?;
         let mut headers = HeaderMap::new();
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
@@ -142,6 +157,7 @@ impl ApiClient {
             .default_headers(headers)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(read_timeout)
             .tcp_nodelay(true)
             .user_agent(concat!("adit/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base_url) {
@@ -248,9 +264,58 @@ async fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, ClientE
 
 #[cfg(test)]
 mod tests {
-    use secrecy::SecretString;
+    use std::time::Duration;
 
-    use super::ApiClient;
+    use secrecy::SecretString;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::{ApiClient, ClientError, ExecCall};
+
+    #[tokio::test]
+    async fn a_service_that_falls_silent_is_given_up() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n";
+        for (said, frames) in [
+            (String::new(), 0),
+            (head.to_owned(), 0),
+            (format!("{head}{{\"type\":\"heartbeat\"}}\n"), 1),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            let service = tokio::spawn(async move {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1_024];
+                assert_ne!(connection.read(&mut request).await.unwrap(), 0);
+                connection.write_all(said.as_bytes()).await.unwrap();
+                // Until the client closes.
+                tokio::io::copy(&mut connection, &mut tokio::io::sink())
+                    .await
+                    .ok();
+            });
+            let token = SecretString::from("t");
+            let client =
+                ApiClient::with_read_timeout(&base, &token, None, Duration::from_millis(200)).unwrap();
+            let call = ExecCall::default();
+            let mut seen = 0;
+            let error = match client.exec("w", &call).await {
+                Err(error) => error,
+                Ok(mut stream) => loop {
+                    match stream.next().await {
+                        Ok(Some(_)) => seen += 1,
+                        Ok(None) => panic!("the answer did not end"),
+                        Err(error) => break error,
+                    }
+                },
+            };
+            assert_eq!(seen, frames);
+            assert!(
+                matches!(&error, ClientError::Transport(cause) if cause.is_timeout()),
+                "{error:?}"
+            );
+            drop(client);
+            service.await.unwrap();
+        }
+    }
 
     #[test]
     fn urls_are_built_below_the_base() {

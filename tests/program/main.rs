@@ -8,6 +8,8 @@
     reason = "a test's helpers fail it by panicking; clippy.toml reaches only the test functions themselves"
 )]
 
+mod exec;
+mod interrupt;
 mod memory;
 #[path = "../support/program.rs"]
 mod program;

@@ -63,14 +63,19 @@ impl Dev {
         &self.environment[name]
     }
 
-    /// Runs another `adit` with the environment file's variables.
-    pub(crate) fn adit(&self, arguments: &[&str]) -> Output {
-        Command::new(program())
+    /// Another `adit` with the environment file's variables, and nothing on its stdin.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
             .args(arguments)
             .envs(&self.environment)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn adit(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
     /// The most memory it has ever held, in bytes.
@@ -115,7 +120,7 @@ pub(crate) fn program() -> PathBuf {
 }
 
 /// Reads to the end on a thread of its own: a pipe that nobody reads would stop the program.
-fn keep(stream: impl std::io::Read + Send + 'static, kept: Arc<Mutex<String>>) {
+pub(crate) fn keep(stream: impl std::io::Read + Send + 'static, kept: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut kept = kept.lock().unwrap();

@@ -1,0 +1,171 @@
+//! Ctrl-C, whatever `adit exec` is busy with.
+
+use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::io::ioctl_fionread;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::program::{Dev, keep};
+use super::{rows, wait};
+
+const MESSAGE: &str = "adit: interrupted; the exec is cancelled\n";
+
+/// An `adit exec` under way. Killed by its process id when dropped before its end.
+struct Exec(Child);
+
+impl Exec {
+    fn start(dev: &Dev, arguments: &[&str], stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Self {
+        let mut command = dev.command(&["exec", "--timeout", "120"]);
+        command.args(arguments).stdin(stdin).stdout(stdout).stderr(stderr);
+        Self(command.spawn().unwrap())
+    }
+
+    fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+    }
+
+    /// Waits until it takes SIGINT for itself: before that, the signal would end it by default.
+    async fn listens(&self) {
+        let status = format!("/proc/{}/status", self.0.id());
+        wait::until_true("SIGINT is caught", async || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let caught = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .unwrap();
+            // Signal 2 is the second bit (proc(5)).
+            u64::from_str_radix(caught.trim(), 16).unwrap() & 0b10 != 0
+        })
+        .await;
+    }
+
+    async fn end(&mut self) -> Option<i32> {
+        let ended = async || self.0.try_wait().unwrap();
+        wait::until("`adit exec` ends", ended).await.code()
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Waits until all that was printed is read, and gives it.
+async fn all_of(kept: Arc<Mutex<String>>) -> String {
+    wait::until_true("the pipe is read to its end", async || {
+        Arc::strong_count(&kept) == 1
+    })
+    .await;
+    kept.lock().unwrap().clone()
+}
+
+/// What a new pipe holds, pipe(7).
+const PIPE_CAPACITY: u64 = 65_536;
+
+/// A pipe that takes nothing more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(&[b'x'; PIPE_CAPACITY as usize]).unwrap();
+    (reader, writer)
+}
+
+async fn the_only_row_says_that_the_client_has_gone(data_directory: &Path) {
+    let rows = wait::until("the row is final", async || {
+        let rows = rows::all(&data_directory.join("adit.db")).await;
+        rows.iter().all(|row| row.status != "running").then_some(rows)
+    })
+    .await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let exec = rows[0].response_body.as_ref().unwrap();
+    assert_eq!(
+        (&exec["outcome"], &exec["ended_by"]),
+        (&"cancelled".into(), &"client_gone".into())
+    );
+}
+
+#[tokio::test]
+async fn while_the_command_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let script = ["--", "sh", "-c", "echo runs; exec sleep 100"];
+    let mut exec = Exec::start(&dev, &script, Stdio::null(), Stdio::piped(), Stdio::piped());
+    let (printed, said) = (Arc::default(), Arc::default());
+    keep(exec.0.stdout.take().unwrap(), Arc::clone(&printed));
+    keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+    wait::until_true("the command runs", async || !printed.lock().unwrap().is_empty()).await;
+    exec.interrupt();
+    assert_eq!(exec.end().await, Some(130));
+    assert_eq!(all_of(said).await, MESSAGE);
+    the_only_row_says_that_the_client_has_gone(directory.path()).await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn while_standard_input_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let arguments = ["--stdin", "-", "--", "cat"];
+    let mut exec = Exec::start(&dev, &arguments, Stdio::piped(), Stdio::null(), Stdio::piped());
+    let held_open = exec.0.stdin.take().unwrap();
+    let said = Arc::default();
+    keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+    exec.listens().await;
+    exec.interrupt();
+    assert_eq!(exec.end().await, Some(130));
+    assert_eq!(all_of(said).await, MESSAGE);
+    drop(held_open);
+    assert!(rows::all(&directory.path().join("adit.db")).await.is_empty());
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn while_nobody_reads_the_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let (unread, writer) = pipe().unwrap();
+    let mut exec = Exec::start(&dev, &["--", "yes"], Stdio::null(), writer.into(), Stdio::piped());
+    let said = Arc::default();
+    keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+    wait::until_true("the pipe is full", async || {
+        ioctl_fionread(&unread).unwrap() == PIPE_CAPACITY
+    })
+    .await;
+    exec.interrupt();
+    assert_eq!(exec.end().await, Some(130));
+    assert_eq!(all_of(said).await, MESSAGE);
+    drop(unread);
+    the_only_row_says_that_the_client_has_gone(directory.path()).await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn again_while_nobody_reads_the_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let (unread, full) = full_pipe();
+    let arguments = ["--", "sleep", "100"];
+    let mut exec = Exec::start(&dev, &arguments, Stdio::null(), Stdio::null(), full.into());
+    is_running(directory.path()).await;
+    // Two signals that come together count as one, so more than two may be needed.
+    wait::until("`adit exec` ends", async || {
+        exec.interrupt();
+        exec.0.try_wait().unwrap()
+    })
+    .await;
+    drop(unread);
+    the_only_row_says_that_the_client_has_gone(directory.path()).await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+async fn is_running(data_directory: &Path) {
+    wait::until_true("the exec has its row", async || {
+        !rows::all(&data_directory.join("adit.db")).await.is_empty()
+    })
+    .await;
+}
