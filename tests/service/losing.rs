@@ -55,20 +55,8 @@ impl Held {
 
 fn assert_lost(exec: &Exec) {
     assert_eq!(
-        (
-            exec.ran,
-            exec.outcome,
-            exec.ended_by,
-            exec.exit_code,
-            &exec.signal
-        ),
-        (
-            Ran::Yes,
-            Some(Outcome::TunnelLost),
-            Some(EndedBy::TunnelLost),
-            None,
-            &None
-        ),
+        (exec.outcome, exec.ended_by, exec.exit_code, &exec.signal),
+        (Some(Outcome::TunnelLost), Some(EndedBy::TunnelLost), None, &None),
         "{exec:?}"
     );
     assert_eq!(serde_json::to_value(&exec.error).unwrap()["code"], "tunnel_lost");
