@@ -110,7 +110,11 @@ impl Drive {
             End::Closed => reader.report(Event::Closed),
             End::Lost => reader.report(Event::TunnelLost),
             // Nothing runs on it, so closing first is safe here. russh keeps some 3 KB for it until the connection ends.
-            End::Refused => drop(write.close().await),
+            End::Refused => {
+                // Unread, it could hold up the connection that the close waits for.
+                drop(reader);
+                drop(write.close().await);
+            }
         }
     }
 }

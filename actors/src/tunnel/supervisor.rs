@@ -101,11 +101,12 @@ impl InstanceSupervisor {
     }
 
     pub(super) fn feed(&mut self, event: Event, ctx: &mut Context<Self>) {
-        for effect in self.core.on(event, Instant::now()) {
+        // One time for both: what falls due while the effects are performed must still ring.
+        let now = Instant::now();
+        for effect in self.core.on(event, now) {
             self.perform(effect, ctx);
         }
-        self.alarm
-            .set(self.core.next_wake(Instant::now()), ctx, Self::wake);
+        self.alarm.set(self.core.next_wake(now), ctx, Self::wake);
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
