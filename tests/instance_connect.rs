@@ -10,7 +10,7 @@
 
 use adit::aws::{AwsConnection, AwsOptions};
 use adit_actors::clock::Clock;
-use adit_actors::instance::{InstanceKey, InstanceTarget};
+use adit_actors::instance::{EndpointHint, InstanceKey, InstanceTarget};
 use adit_actors::tunnel::{DialError, Dialed, Dialer, GrantError, KeyGrants, Location};
 use adit_emulator::{Credentials, Emulator, InstanceState, Settings};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -60,8 +60,14 @@ fn location() -> Location {
     Location {
         address: "10.0.0.10".parse().unwrap(),
         port: 22,
-        endpoint_id: "eice-0123456789abcdef0".into(),
-        endpoint_dns_name: "eice-0123456789abcdef0.example".into(),
+        endpoint: Some(endpoint("eice-0123456789abcdef0")),
+    }
+}
+
+fn endpoint(endpoint_id: &str) -> EndpointHint {
+    EndpointHint {
+        endpoint_id: endpoint_id.to_owned(),
+        dns_name: "eice-0123456789abcdef0.example".to_owned(),
     }
 }
 
@@ -149,7 +155,7 @@ async fn what_aws_refuses_is_told_apart() {
     let error = dial(
         &aws,
         &Location {
-            endpoint_id: "eice-1".into(),
+            endpoint: Some(endpoint("eice-1")),
             ..location()
         },
     )

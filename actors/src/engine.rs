@@ -12,8 +12,10 @@ use crate::audit::{Audit, AuditSettings, AuditStore};
 use crate::clock::Clock;
 use crate::exec::admission::{Admission, AdmissionLimits, LiveExecs};
 use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, SharedOutput};
+use crate::instance::InstanceKey;
 use crate::tunnel::{
-    CoreSettings, Dialer, HostKeys, InstanceSnapshot, KeyGrants, Locator, Login, Surroundings, TunnelPool,
+    CoreSettings, Dialer, Drain, EndpointSnapshot, HostKeyReplaced, HostKeys, InstanceSnapshot, KeyGrants,
+    Locator, Login, Surroundings, TunnelPool,
 };
 
 pub use crate::exec::ExecEvent;
@@ -176,7 +178,7 @@ impl Engine {
             clock: self.clock.clone(),
             start_timeout: self.settings.start_timeout,
         };
-        let live = self.live.add(exec_id);
+        let live = self.live.add(exec_id, spec.target.instance.clone());
         let login = Login::of(&spec.target);
         // Made here and moved: if its arbiter has ended, dropping it tells the caller so.
         let exec = ExecActor::new(spec, around, Arc::clone(&output), permit.clone(), live);
@@ -201,6 +203,36 @@ impl Engine {
         self.pool
             .snapshots(|instance| instance.instance_id == instance_id)
             .await
+    }
+
+    /// How the connections of the EC2 Instance Connect Endpoints are shared out, by region and endpoint id.
+    pub async fn endpoints(&self) -> Vec<EndpointSnapshot> {
+        self.pool.endpoints().await
+    }
+
+    /// Lets no new exec onto the tunnels that an instance id has now; each closes when its last exec ends. Execs that come
+    /// later get a new tunnel. Says how many supervisors (one a login and region) there are; 0 is an unknown instance.
+    #[must_use]
+    pub fn drain(&self, instance_id: &str) -> usize {
+        self.pool
+            .tell(|instance| instance.instance_id == instance_id, || Drain)
+    }
+
+    /// The same, and the execs that run or wait there end as cancelled, by [`EndedBy::Evict`]. The count is of supervisors.
+    #[must_use]
+    pub fn evict(&self, instance_id: &str) -> usize {
+        let supervisors = self.drain(instance_id);
+        let execs = self
+            .live
+            .cancel_where(EndedBy::Evict, |instance| instance.instance_id == instance_id);
+        tracing::info!(instance_id, execs, supervisors, "evicting an instance's tunnels");
+        supervisors
+    }
+
+    /// An operator has pinned or forgotten the instance's host key: its tunnels were checked against another one, so they
+    /// take no new exec, and a connection that waits after a failure is tried at once.
+    pub fn host_key_was_changed(&self, instance: &InstanceKey) {
+        self.pool.tell(|other| other == instance, || HostKeyReplaced);
     }
 
     /// For how long the audit has been unable to commit, if it is; for readiness.

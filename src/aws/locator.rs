@@ -33,10 +33,12 @@ impl Locator for WorkspaceLocator {
         Ok(Location {
             address,
             port: target.port.unwrap_or(SSH_PORT),
-            endpoint_id: endpoint.endpoint_id.clone(),
-            endpoint_dns_name: endpoint.dns_name.clone(),
+            endpoint: Some(endpoint.clone()),
         })
     }
+
+    /// What workspace and settings say stays as it is.
+    fn forget(&self, _: &InstanceTarget) {}
 }
 
 #[cfg(test)]
@@ -73,13 +75,12 @@ mod tests {
             .locate(&target(Some("10.0.0.7"), Some(3389), Some(hint("eice-own"))))
             .await
             .unwrap();
-        assert_eq!((own.endpoint_id.as_str(), own.port), ("eice-own", 3389));
+        assert_eq!((own.endpoint, own.port), (Some(hint("eice-own")), 3389));
         let fallback = locator
             .locate(&target(Some("10.0.0.7"), None, None))
             .await
             .unwrap();
-        assert_eq!(fallback.endpoint_id, "eice-settings");
-        assert_eq!(fallback.endpoint_dns_name, "eice-settings.example");
+        assert_eq!(fallback.endpoint, Some(hint("eice-settings")));
         assert_eq!(
             (fallback.address.to_string().as_str(), fallback.port),
             ("10.0.0.7", 22)

@@ -76,6 +76,9 @@ impl std::fmt::Debug for OpenTunnelDialer {
 /// A dial failed. Kept as the source of [`DialError`].
 #[derive(Debug, Error)]
 pub enum OpenTunnelError {
+    /// The location goes through no endpoint.
+    #[error("the location names no endpoint")]
+    NoEndpoint,
     /// No credentials to sign with.
     #[error("finding credentials for OpenTunnel failed")]
     Credentials(#[source] CredentialsError),
@@ -142,7 +145,8 @@ impl From<OpenTunnelError> for DialError {
         let kind = match &error {
             OpenTunnelError::Refused(refusal) => refusal.kind(),
             OpenTunnelError::NotAWebSocket { .. } => RefusalKind::Other,
-            OpenTunnelError::Credentials(_)
+            OpenTunnelError::NoEndpoint
+            | OpenTunnelError::Credentials(_)
             | OpenTunnelError::Sign(_)
             | OpenTunnelError::Connect { .. }
             | OpenTunnelError::ServerName { .. }
@@ -231,7 +235,7 @@ impl OpenTunnelDialer {
         }
     }
 
-    fn peer<'a>(&'a self, location: &'a Location) -> Peer<'a> {
+    fn peer<'a>(&'a self, dns_name: &'a str) -> Peer<'a> {
         match &self.override_endpoint {
             Some(endpoint) => Peer {
                 tls: self.tls.as_ref().filter(|_| endpoint.tls),
@@ -241,15 +245,16 @@ impl OpenTunnelDialer {
             },
             None => Peer {
                 tls: self.tls.as_ref(),
-                authority: &location.endpoint_dns_name,
-                host: &location.endpoint_dns_name,
+                authority: dns_name,
+                host: dns_name,
                 port: ENDPOINT_PORT,
             },
         }
     }
 
     async fn open(&self, region: &str, location: &Location) -> Result<Dialed, OpenTunnelError> {
-        let peer = self.peer(location);
+        let endpoint = location.endpoint.as_ref().ok_or(OpenTunnelError::NoEndpoint)?;
+        let peer = self.peer(&endpoint.dns_name);
         let credentials = self
             .credentials
             .get()
@@ -258,7 +263,7 @@ impl OpenTunnelDialer {
         let request = OpenTunnelRequest {
             scheme: peer.scheme(),
             authority: peer.authority,
-            endpoint_id: &location.endpoint_id,
+            endpoint_id: &endpoint.endpoint_id,
             remote_port: location.port,
             private_address: location.address,
             max_tunnel_duration: self.max_tunnel_duration,

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::sync::Arc;
 
-use adit_actors::instance::InstanceKey;
+use adit_actors::instance::{EndpointHint, InstanceKey};
 use aws_credential_types::Credentials;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -81,8 +81,10 @@ async fn dial<T, F: Future<Output = T>>(
     let location = Location {
         address: "10.1.2.3".parse().unwrap(),
         port: 22,
-        endpoint_id: "eice-0123".into(),
-        endpoint_dns_name: "eice-0123.example".into(),
+        endpoint: Some(EndpointHint {
+            endpoint_id: "eice-0123".into(),
+            dns_name: "eice-0123.example".into(),
+        }),
     };
     let serving = async { answer(listener.accept().await.unwrap().0).await };
     tokio::join!(dialer.dial(&target, &location), serving)

@@ -156,6 +156,7 @@ mod tests {
     fn one_row_a_tunnel_and_one_for_an_instance_without() {
         let tunnel = json!({
             "tunnel_id": 1, "state": "ready", "refcount": 2, "channels_in_use": 4, "channel_cap": 10, "age_s": 12.4,
+            "purpose": "first", "endpoint_id": null, "replaced_in_s": null,
             "remaining_life_s": 3_587.6, "idle_s": null, "bytes_in": 1, "bytes_out": 2,
             "open_tunnel_request_id": null, "key_push_request_id": null,
         });
@@ -163,7 +164,7 @@ mod tests {
             json!({
                 "region": "us-east-2", "instance_id": id, "os_user": "ubuntu", "generation": 1, "waiters": 0,
                 "tunnels": tunnels, "grant": { "state": "live", "age_s": 3.0, "remaining_s": 42.0, "request_id": null },
-                "retry_in_s": null, "last_error": last_error,
+                "longest_wait_s": null, "waiting_for": null, "failures": 0, "retry_in_s": null, "last_error": last_error,
             })
         };
         let error = json!({ "code": "grant_denied", "message": "m", "at": "2026-01-02T03:04:05Z" });

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::instance::Instance;
 use crate::audit::{AuditRow, AuditStore, AuditStoreError};
-use crate::instance::{InstanceKey, InstanceTarget};
+use crate::instance::{EndpointHint, InstanceKey, InstanceTarget};
 use crate::tunnel::{
     DialError, Dialed, Dialer, GrantError, HostKey, HostKeyError, HostKeys, KeyGrantReceipt, KeyGrants,
     LocateError, Location, Locator,
@@ -78,10 +78,14 @@ impl Locator for World {
         Ok(Location {
             address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10)),
             port: 22,
-            endpoint_id: "eice-1".to_owned(),
-            endpoint_dns_name: "eice-1.example".to_owned(),
+            endpoint: Some(EndpointHint {
+                endpoint_id: "eice-1".to_owned(),
+                dns_name: "eice-1.example".to_owned(),
+            }),
         })
     }
+
+    fn forget(&self, _: &InstanceTarget) {}
 }
 
 #[async_trait]

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::actor::Cancel;
 use super::record::EndedBy;
+use crate::instance::InstanceKey;
 
 /// No place left for another exec.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -143,13 +144,26 @@ fn release(counts: &mut HashMap<Uuid, usize>, id: Uuid) {
 /// The execs whose actors live, so that a shutdown can end them. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveExecs {
-    execs: Arc<DashMap<Uuid, Option<Recipient<Cancel>>>>,
+    execs: Arc<DashMap<Uuid, Entry>>,
     one_ended: Arc<Notify>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    instance: InstanceKey,
+    /// None until the actor has started.
+    actor: Option<Recipient<Cancel>>,
+}
+
 impl LiveExecs {
-    pub(crate) fn add(&self, exec_id: Uuid) -> LiveExec {
-        self.execs.insert(exec_id, None);
+    pub(crate) fn add(&self, exec_id: Uuid, instance: InstanceKey) -> LiveExec {
+        self.execs.insert(
+            exec_id,
+            Entry {
+                instance,
+                actor: None,
+            },
+        );
         LiveExec {
             exec_id,
             all: self.clone(),
@@ -158,15 +172,22 @@ impl LiveExecs {
 
     /// Ends them all.
     pub(crate) fn cancel_all(&self, by: EndedBy) {
+        self.cancel_where(by, |_| true);
+    }
+
+    /// Ends those on the instances that `is_meant` names, and says how many.
+    pub(crate) fn cancel_where(&self, by: EndedBy, is_meant: impl Fn(&InstanceKey) -> bool) -> usize {
         let execs: Vec<Recipient<Cancel>> = self
             .execs
             .iter()
-            .filter_map(|entry| entry.value().clone())
+            .filter(|entry| is_meant(&entry.instance))
+            .filter_map(|entry| entry.actor.clone())
             .collect();
-        for exec in execs {
+        for exec in &execs {
             // One that is gone has ended.
             drop(exec.try_send(Cancel(by)));
         }
+        execs.len()
     }
 
     /// Waits until there is none.
@@ -194,7 +215,9 @@ pub(crate) struct LiveExec {
 
 impl LiveExec {
     pub(crate) fn register(&self, actor: Recipient<Cancel>) {
-        self.all.execs.insert(self.exec_id, Some(actor));
+        if let Some(mut entry) = self.all.execs.get_mut(&self.exec_id) {
+            entry.actor = Some(actor);
+        }
     }
 }
 

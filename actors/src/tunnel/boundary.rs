@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::failure::{DialError, GrantError, HostKeyError, LocateError};
-use crate::instance::{InstanceKey, InstanceTarget};
+use crate::instance::{EndpointHint, InstanceKey, InstanceTarget};
 
 /// Lets a public key log in for a short while: EC2 Instance Connect's SendSSHPublicKey.
 #[async_trait]
@@ -37,11 +37,15 @@ pub struct KeyGrantReceipt {
 /// Finds the way to an instance.
 #[async_trait]
 pub trait Locator: Send + Sync + 'static {
-    /// Says where the instance is and which endpoint leads there.
+    /// Says where the instance is and which endpoint leads there. May answer from what it found before.
     ///
     /// # Errors
-    /// [`LocateError`] names what is missing.
+    /// [`LocateError`] names what is missing, or why AWS did not say it.
     async fn locate(&self, target: &InstanceTarget) -> Result<Location, LocateError>;
+
+    /// What was said of `target` did not lead to its sshd: the next [`Locator::locate`] must find it anew. Called by the
+    /// supervisor after every failed dial and handshake.
+    fn forget(&self, target: &InstanceTarget);
 }
 
 /// The way to an instance.
@@ -51,13 +55,12 @@ pub struct Location {
     pub address: IpAddr,
     /// Its SSH port.
     pub port: u16,
-    /// EC2 Instance Connect Endpoint id that the tunnel goes through.
-    pub endpoint_id: String,
-    /// DNS name of that endpoint.
-    pub endpoint_dns_name: String,
+    /// EC2 Instance Connect Endpoint that the tunnel goes through. `None` for a service that reaches the address itself:
+    /// then no endpoint's connections are spent.
+    pub endpoint: Option<EndpointHint>,
 }
 
-/// Opens a byte stream to an instance's sshd: EC2 Instance Connect Endpoint's OpenTunnel.
+/// Opens a byte stream to an instance's sshd: EC2 Instance Connect Endpoint's OpenTunnel, or plain TCP.
 #[async_trait]
 pub trait Dialer: Send + Sync + 'static {
     /// Opens one stream. TCP_NODELAY is set on the socket below it.

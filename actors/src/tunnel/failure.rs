@@ -38,9 +38,21 @@ pub enum LocateError {
     /// Neither workspace nor settings name an address.
     #[error("no private address is known for the instance")]
     NoAddress,
-    /// Neither workspace nor settings name an endpoint.
+    /// Neither workspace nor settings name an endpoint, and AWS has none in the instance's VPC.
     #[error("no EC2 Instance Connect Endpoint is known for the instance")]
     NoEndpoint,
+    /// IAM refused DescribeInstances or DescribeInstanceConnectEndpoints.
+    #[error("looking the instance up was denied")]
+    Denied(#[source] Source),
+    /// DescribeInstances knows no such instance.
+    #[error("looking the instance up found none")]
+    InstanceNotFound(#[source] Source),
+    /// EC2 answered `RequestLimitExceeded` or the like, after the client's own retries.
+    #[error("looking the instance up was throttled")]
+    Throttled(#[source] Source),
+    /// No usable answer: connection, TLS, timeout, a service fault, or XML that says something else.
+    #[error("looking the instance up did not reach EC2")]
+    Unreachable(#[source] Source),
 }
 
 /// The endpoint gave no stream.
@@ -174,6 +186,10 @@ impl TunnelError {
             Self::Locate(error) => match error.as_ref() {
                 LocateError::NoAddress => ErrorCode::TargetUnreachable,
                 LocateError::NoEndpoint => ErrorCode::NoEndpoint,
+                LocateError::Denied(_) => ErrorCode::GrantDenied,
+                LocateError::InstanceNotFound(_) => ErrorCode::InstanceNotFound,
+                LocateError::Throttled(_) => ErrorCode::GrantThrottled,
+                LocateError::Unreachable(_) => ErrorCode::TargetUnreachable,
             },
             Self::Dial(error) => match error.as_ref() {
                 DialError::Denied(_) => ErrorCode::GrantDenied,

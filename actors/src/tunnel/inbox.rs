@@ -34,6 +34,16 @@ pub(crate) struct Withdraw(pub(crate) AskId);
 #[rtype(result = "()")]
 pub(crate) struct Shutdown;
 
+/// Let no new lease onto the tunnels there are.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drain;
+
+/// An operator has pinned or forgotten the host key.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct HostKeyReplaced;
+
 impl Handler<Ask> for InstanceSupervisor {
     type Result = ();
 
@@ -84,5 +94,21 @@ impl Handler<Shutdown> for InstanceSupervisor {
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
         self.feed(Event::Shutdown, ctx);
+    }
+}
+
+impl Handler<Drain> for InstanceSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
+        self.feed(Event::Drain, ctx);
+    }
+}
+
+impl Handler<HostKeyReplaced> for InstanceSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: HostKeyReplaced, ctx: &mut Self::Context) {
+        self.feed(Event::HostKeyReplaced, ctx);
     }
 }

@@ -18,8 +18,12 @@ pub use boundary::{
     Dialed, Dialer, HostKey, HostKeys, KeyGrantReceipt, KeyGrants, Location, Locator, TunnelStream,
 };
 pub use failure::{DialError, GrantError, HostKeyError, LocateError, Source, TunnelError, chain};
-pub use snapshot::{GrantSnapshot, InstanceSnapshot, LastError, TunnelSnapshot};
+pub use snapshot::{
+    EndpointHolder, EndpointSnapshot, EndpointWaiter, GrantSnapshot, InstanceSnapshot, LastError,
+    TunnelSnapshot,
+};
 
+pub(crate) use inbox::{Drain, HostKeyReplaced};
 pub(crate) use lease::{Lease, LeasedChannel};
 pub(crate) use pool::{Login, TunnelPool};
 pub(crate) use supervisor::Surroundings;

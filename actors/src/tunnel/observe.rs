@@ -23,8 +23,11 @@ impl Handler<Observe> for InstanceSupervisor {
             os_user: self.target.os_user.clone(),
             generation: self.generation,
             waiters: self.core.waiters(),
+            longest_wait_s: None,
+            waiting_for: None,
             tunnels: self.tunnel_snapshots(now),
             grant: grant_snapshot(self.core.grant(), self.core.grant_margin(), now),
+            failures: 0,
             retry_in_s: self
                 .core
                 .retry_at()
@@ -48,6 +51,9 @@ impl InstanceSupervisor {
                 TunnelSnapshot {
                     tunnel_id: *id,
                     state: tunnel.state.name().to_owned(),
+                    purpose: "first".to_owned(),
+                    endpoint_id: None,
+                    replaced_in_s: None,
                     refcount: parts.leases.live(),
                     channels_in_use: channels.map_or(0, |channels| channels.in_use()),
                     channel_cap: channels.map_or(self.core.initial_cap(), |channels| channels.cap),

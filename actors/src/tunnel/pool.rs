@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{Addr, Handler, Message};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::future::join_all;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::failure::TunnelError;
 use super::inbox::{Ask, AskAnswer, Shutdown, Withdraw};
 use super::observe::Observe;
-use super::snapshot::InstanceSnapshot;
+use super::snapshot::{EndpointSnapshot, InstanceSnapshot};
 use super::supervisor::{InstanceSupervisor, Surroundings};
 use super::supervisor_core::{AskId, CoreSettings};
 use crate::arbiters::Arbiters;
@@ -212,14 +212,35 @@ impl TunnelPool {
         snapshots
     }
 
+    /// How the endpoints' connections are shared out.
+    pub(crate) async fn endpoints(&self) -> Vec<EndpointSnapshot> {
+        Vec::new()
+    }
+
+    /// Sends a message to the supervisors of the instances that `is_meant` names, and says how many they are.
+    pub(crate) fn tell<M>(&self, is_meant: impl Fn(&InstanceKey) -> bool, message: impl Fn() -> M) -> usize
+    where
+        M: Message<Result = ()> + Send + 'static,
+        InstanceSupervisor: Handler<M>,
+    {
+        let meant = self
+            .shared
+            .slots
+            .iter()
+            .filter(|entry| is_meant(&entry.key().instance));
+        meant
+            .map(|entry| {
+                let supervisor = entry.value().supervisor.clone();
+                // A supervisor that is gone has no tunnels.
+                drop(supervisor.try_send(message()));
+            })
+            .count()
+    }
+
     /// Refuses new asks and those that wait, and lets every tunnel go as soon as its leases have ended.
     pub(crate) fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        for entry in &self.shared.slots {
-            let supervisor = entry.value().supervisor.clone();
-            // A supervisor that is gone has nothing to close.
-            drop(supervisor.try_send(Shutdown));
-        }
+        self.tell(|_| true, || Shutdown);
     }
 }
 

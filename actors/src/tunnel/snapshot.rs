@@ -18,10 +18,17 @@ pub struct InstanceSnapshot {
     pub generation: u64,
     /// Execs that wait for a channel.
     pub waiters: usize,
+    /// Seconds that the one at the head of the queue has waited.
+    pub longest_wait_s: Option<f64>,
+    /// What the one at the head of the queue waits for: `location`, `endpoint_connection`, `dial`, `handshake`,
+    /// `key_grant`, `login`, `channel` or `retry`.
+    pub waiting_for: Option<String>,
     /// Tunnels to this instance, oldest first.
     pub tunnels: Vec<TunnelSnapshot>,
     /// The key grant, when there is one.
     pub grant: Option<GrantSnapshot>,
+    /// Failures to connect in a row; a login that succeeds begins anew.
+    pub failures: u32,
     /// Seconds until the next try is allowed, while backing off.
     pub retry_in_s: Option<f64>,
     /// The failure seen last, however long ago.
@@ -33,8 +40,12 @@ pub struct InstanceSnapshot {
 pub struct TunnelSnapshot {
     /// Number of the tunnel within its supervisor, from 1.
     pub tunnel_id: u64,
-    /// `dialing`, `handshaking`, `awaiting_grant`, `authenticating`, `ready` or `retiring`.
+    /// `locating`, `awaiting_slot`, `dialing`, `handshaking`, `awaiting_grant`, `authenticating`, `ready` or `retiring`.
     pub state: String,
+    /// Why it was dialled: `first`, `second` or `successor`.
+    pub purpose: String,
+    /// EC2 Instance Connect Endpoint that it goes through; none before it is known, and for a direct connection.
+    pub endpoint_id: Option<String>,
     /// Live leases on the tunnel.
     pub refcount: usize,
     /// Channels that are open or being opened.
@@ -45,6 +56,8 @@ pub struct TunnelSnapshot {
     pub age_s: f64,
     /// Seconds until the endpoint ends the tunnel, once it is open.
     pub remaining_life_s: Option<f64>,
+    /// Seconds until its successor is dialled, should the tunnel be in use then.
+    pub replaced_in_s: Option<f64>,
     /// Seconds without a lease, when there is none.
     pub idle_s: Option<f64>,
     /// Bytes received from the instance, below SSH.
@@ -68,6 +81,55 @@ pub struct GrantSnapshot {
     pub remaining_s: Option<f64>,
     /// AWS request id of the push.
     pub request_id: Option<String>,
+}
+
+/// The connections of one EC2 Instance Connect Endpoint, as this process shares them out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointSnapshot {
+    /// AWS region.
+    pub region: String,
+    /// Endpoint id.
+    pub endpoint_id: String,
+    /// Connections that this process may hold now: lower than configured after the endpoint refused one.
+    pub limit: usize,
+    /// Connections that it may hold by its settings.
+    pub configured_limit: usize,
+    /// Of these, how many only successors of ageing tunnels may take.
+    pub reserved_for_successors: usize,
+    /// Connections held, those that are closing included.
+    pub in_use: usize,
+    /// Seconds until a connection is asked for again after the endpoint refused one.
+    pub retry_in_s: Option<f64>,
+    /// Who holds a connection, longest idle first, then the busy ones.
+    pub holders: Vec<EndpointHolder>,
+    /// Who waits for one, in the order in which they will get it.
+    pub waiting: Vec<EndpointWaiter>,
+}
+
+/// A tunnel that holds one of an endpoint's connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointHolder {
+    /// Instance id.
+    pub instance_id: String,
+    /// Login on the instance.
+    pub os_user: String,
+    /// Number of the tunnel within its supervisor.
+    pub tunnel_id: u64,
+    /// Seconds without a lease, when there is none.
+    pub idle_s: Option<f64>,
+}
+
+/// A tunnel that waits for one of an endpoint's connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointWaiter {
+    /// Instance id.
+    pub instance_id: String,
+    /// Login on the instance.
+    pub os_user: String,
+    /// `first`, `second` or `successor`.
+    pub purpose: String,
+    /// Seconds since it asked.
+    pub waiting_s: f64,
 }
 
 /// A failure, with its time.

@@ -71,6 +71,10 @@ pub(crate) enum Event {
     Lost {
         tunnel: TunnelId,
     },
+    /// No new leases on the tunnels there are.
+    Drain,
+    /// The pin of the host key is another one now, or gone.
+    HostKeyReplaced,
     Wake,
     Shutdown,
 }

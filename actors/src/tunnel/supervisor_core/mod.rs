@@ -147,6 +147,8 @@ impl SupervisorCore {
             }
             Event::Poisoned { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Retire),
             Event::Lost { tunnel } => drop(self.tunnels.remove(&tunnel)),
+            Event::Drain => self.retire_all(),
+            Event::HostKeyReplaced => self.on_host_key_replaced(),
             Event::Wake => {}
             Event::Shutdown => self.on_shutdown(),
         }
@@ -214,15 +216,7 @@ impl SupervisorCore {
     fn on_key_push_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
         self.grant_on(GrantEvent::Failed);
         self.untold = None;
-        let connecting: Vec<TunnelId> = self
-            .tunnels
-            .iter()
-            .filter(|(_, tunnel)| tunnel.state.is_connecting())
-            .map(|(id, _)| *id)
-            .collect();
-        for tunnel in connecting {
-            self.close(tunnel, "key push failed");
-        }
+        self.close_connecting("key push failed");
         self.on_connect_failed(error, jitter, now);
     }
 
@@ -291,6 +285,20 @@ impl SupervisorCore {
         }
     }
 
+    fn retire_all(&mut self) {
+        let ready: Vec<TunnelId> = self.ready().map(|(id, _)| id).collect();
+        for tunnel in ready {
+            self.tunnel_on(tunnel, TunnelEvent::Retire);
+        }
+    }
+
+    /// Whatever was checked against the old pin is not to be trusted, and what failed because of it may be tried again.
+    fn on_host_key_replaced(&mut self) {
+        self.backoff = None;
+        self.retire_all();
+        self.close_connecting("host key pin was replaced");
+    }
+
     fn on_shutdown(&mut self) {
         self.shutting_down = true;
         for waiter in self.waiters.drain(..) {
@@ -299,18 +307,8 @@ impl SupervisorCore {
                 error: TunnelError::ShuttingDown,
             });
         }
-        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
-        for tunnel in ids {
-            let is_connecting = self
-                .tunnels
-                .get(&tunnel)
-                .is_some_and(|tunnel| tunnel.state.is_connecting());
-            if is_connecting {
-                self.close(tunnel, "shutdown");
-            } else {
-                self.tunnel_on(tunnel, TunnelEvent::Retire);
-            }
-        }
+        self.close_connecting("shutdown");
+        self.retire_all();
     }
 
     // === Small parts ===
@@ -348,6 +346,18 @@ impl SupervisorCore {
             .and_then(|tunnel| tunnel.state.channels_mut())
         {
             change(channels);
+        }
+    }
+
+    fn close_connecting(&mut self, reason: &'static str) {
+        let connecting: Vec<TunnelId> = self
+            .tunnels
+            .iter()
+            .filter(|(_, tunnel)| tunnel.state.is_connecting())
+            .map(|(id, _)| *id)
+            .collect();
+        for tunnel in connecting {
+            self.close(tunnel, reason);
         }
     }
 
