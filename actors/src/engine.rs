@@ -14,8 +14,8 @@ use crate::exec::admission::{Admission, AdmissionLimits, LiveExecs};
 use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, SharedOutput};
 use crate::instance::InstanceKey;
 use crate::tunnel::{
-    CoreSettings, Dialer, Drain, EndpointSnapshot, HostKeyReplaced, HostKeys, InstanceSnapshot, KeyGrants,
-    Locator, Login, Surroundings, TunnelPool,
+    BudgetSettings, CoreSettings, Dialer, Drain, EndpointBudgets, EndpointSnapshot, HostKeyReplaced,
+    HostKeys, InstanceSnapshot, KeyGrants, Locator, Login, Surroundings, TunnelPool,
 };
 
 pub use crate::exec::ExecEvent;
@@ -67,6 +67,10 @@ pub struct EngineSettings {
     pub spare_channels: usize,
     /// Tunnels per instance at most.
     pub max_tunnels_per_instance: usize,
+    /// Connections of one EC2 Instance Connect Endpoint that this process holds at most. AWS: 20 for everybody.
+    pub endpoint_connections: usize,
+    /// Of these, how many only successors of ageing tunnels may take.
+    pub endpoint_reserve: usize,
     /// A grant is used for new logins only while it is younger than this. AWS honours a key for 60 s.
     pub grant_margin: Duration,
     /// Bytes kept per output stream.
@@ -89,6 +93,8 @@ impl Default for EngineSettings {
             channel_cap: 10,
             spare_channels: 1,
             max_tunnels_per_instance: 2,
+            endpoint_connections: 16,
+            endpoint_reserve: 2,
             grant_margin: Duration::from_secs(45),
             output_cap: 1_048_576,
             settle_after: Duration::from_secs(600),
@@ -133,11 +139,16 @@ impl Engine {
             max_tunnels: settings.max_tunnels_per_instance,
             max_waiters: settings.execs_per_process,
         };
+        let budget_settings = BudgetSettings {
+            connections: settings.endpoint_connections,
+            reserve: settings.endpoint_reserve,
+        };
         let around = Surroundings {
             key_grants: boundaries.key_grants,
             dialer: boundaries.dialer,
             locator: boundaries.locator,
             host_keys: boundaries.host_keys,
+            endpoint_budgets: EndpointBudgets::new(arbiters.clone(), budget_settings),
             clock: clock.clone(),
         };
         let limits = AdmissionLimits {

@@ -102,6 +102,16 @@ impl Settings {
                 1..=20,
             ),
             (
+                "tunnel.endpoint_connections",
+                count(self.tunnel.endpoint_connections),
+                1..=1_000,
+            ),
+            (
+                "tunnel.endpoint_reserve",
+                count(self.tunnel.endpoint_reserve),
+                0..=count(self.tunnel.endpoint_connections).saturating_sub(1),
+            ),
+            (
                 "tunnel.grant_margin_s",
                 self.tunnel.grant_margin.as_secs(),
                 1..=55,

@@ -220,6 +220,10 @@ pub struct Tunnel {
     pub spare_channels: usize,
     /// Tunnels to one instance at most.
     pub max_tunnels_per_instance: usize,
+    /// Connections of one EC2 Instance Connect Endpoint that this process holds at most.
+    pub endpoint_connections: usize,
+    /// Of these, how many only successors of tunnels that end soon may take. Less than `endpoint_connections`.
+    pub endpoint_reserve: usize,
     /// Age of a pushed key past which no login is begun with it. AWS honours it for 60 s.
     #[serde(rename = "grant_margin_s", with = "types::seconds")]
     pub grant_margin: Duration,
@@ -234,6 +238,8 @@ impl Default for Tunnel {
             channel_cap: 10,
             spare_channels: 1,
             max_tunnels_per_instance: 2,
+            endpoint_connections: 16,
+            endpoint_reserve: 2,
             grant_margin: Duration::from_secs(45),
         }
     }
@@ -340,6 +346,8 @@ impl Settings {
             channel_cap: self.tunnel.channel_cap,
             spare_channels: self.tunnel.spare_channels,
             max_tunnels_per_instance: self.tunnel.max_tunnels_per_instance,
+            endpoint_connections: self.tunnel.endpoint_connections,
+            endpoint_reserve: self.tunnel.endpoint_reserve,
             grant_margin: self.tunnel.grant_margin,
             output_cap: self.exec.output_cap_bytes,
             settle_after: self.audit.settle_after,

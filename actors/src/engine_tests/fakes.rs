@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::time::Sleep;
 use uuid::Uuid;
 
 use super::instance::Instance;
@@ -32,6 +33,14 @@ pub(super) struct World {
     pub(super) panics_on_push: AtomicBool,
     pub(super) is_silent: Arc<AtomicBool>,
     pub(super) pins: Mutex<HashMap<InstanceKey, HostKey>>,
+    /// How long the endpoint keeps a tunnel.
+    pub(super) max_duration: Duration,
+    /// Connections that the endpoint takes.
+    pub(super) endpoint_limit: AtomicUsize,
+    /// Connections that it has, and the most it ever had.
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) peak: AtomicUsize,
+    pub(super) refused_dials: AtomicUsize,
 }
 
 impl World {
@@ -46,6 +55,11 @@ impl World {
             panics_on_push: AtomicBool::new(false),
             is_silent: Arc::default(),
             pins: Mutex::default(),
+            max_duration: Duration::from_secs(3_600),
+            endpoint_limit: AtomicUsize::new(20),
+            open: Arc::default(),
+            peak: AtomicUsize::new(0),
+            refused_dials: AtomicUsize::new(0),
         }
     }
 }
@@ -93,9 +107,21 @@ impl Dialer for World {
     async fn dial(&self, _: &InstanceTarget, _: &Location) -> Result<Dialed, DialError> {
         tokio::time::sleep(self.dial_latency).await;
         self.dials.fetch_add(1, Ordering::Relaxed);
+        if self.open.load(Ordering::Relaxed) >= self.endpoint_limit.load(Ordering::Relaxed) {
+            self.refused_dials.fetch_add(1, Ordering::Relaxed);
+            return Err(DialError::EndpointBusy("no connection left".into()));
+        }
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(open, Ordering::Relaxed);
         let (near, far) = tokio::io::duplex(1 << 20);
-        self.instance.lock().unwrap().serve(far);
-        let max_duration = Some(Duration::from_secs(3_600));
+        let instance = self.instance.lock().unwrap().clone();
+        let far = Connected {
+            pipe: far,
+            open: Arc::clone(&self.open),
+            ends: Box::pin(tokio::time::sleep(self.max_duration)),
+        };
+        tokio::spawn(async move { instance.serve(far).await });
+        let max_duration = Some(self.max_duration);
         Ok(Dialed {
             stream: Box::new(Silenceable {
                 pipe: near,
@@ -165,12 +191,12 @@ impl AuditStore for Store {
     }
 }
 
-/// The instance that every test runs on.
-pub(super) fn target() -> InstanceTarget {
+/// One of many instances, all alike. Most tests need but the first.
+pub(super) fn target(number: usize) -> InstanceTarget {
     InstanceTarget {
         instance: InstanceKey {
             region: "us-east-2".to_owned(),
-            instance_id: "i-0123456789abcdef0".to_owned(),
+            instance_id: format!("i-{number:017x}"),
         },
         os_user: "ubuntu".to_owned(),
         availability_zone: None,
@@ -239,6 +265,51 @@ impl AsyncWrite for Silenceable {
         if self.is_silent() {
             return Poll::Pending;
         }
+        Pin::new(&mut self.pipe).poll_shutdown(context)
+    }
+}
+
+/// The endpoint's side of a tunnel: counted while it is open, and cut at its end.
+pub(super) struct Connected {
+    pipe: DuplexStream,
+    open: Arc<AtomicUsize>,
+    ends: Pin<Box<Sleep>>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        // Before the pipe itself, so that whoever sees its end finds the connection free.
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Connected {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ends.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.pipe).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connected {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.pipe).poll_shutdown(context)
     }
 }

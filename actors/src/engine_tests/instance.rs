@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::fakes::Connected;
 use russh::keys::{Algorithm, PrivateKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Config, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
-use tokio::io::DuplexStream;
 
 /// What the instance has seen, shared by all its connections.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl Instance {
         let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
         let config = Config {
             keys: vec![key],
-            auth_rejection_time: std::time::Duration::ZERO,
+            auth_rejection_time: Duration::ZERO,
             ..Config::default()
         };
         Self {
@@ -43,24 +44,22 @@ impl Instance {
     }
 
     /// Serves one connection until it ends.
-    pub(super) fn serve(&self, stream: DuplexStream) {
+    pub(super) async fn serve(&self, stream: Connected) {
         let handler = Connection {
             instance: self.clone(),
-            open: 0,
+            open: Arc::default(),
             programs: HashMap::new(),
         };
         let config = Arc::clone(&self.config);
-        tokio::spawn(async move {
-            if let Ok(session) = server::run_stream(config, stream, handler).await {
-                session.await.ok();
-            }
-        });
+        if let Ok(session) = server::run_stream(config, stream, handler).await {
+            session.await.ok();
+        }
     }
 }
 
 struct Connection {
     instance: Instance,
-    open: usize,
+    open: Arc<AtomicUsize>,
     programs: HashMap<ChannelId, Heeds>,
 }
 
@@ -77,7 +76,7 @@ impl Connection {
         session.eof(channel)?;
         session.close(channel)?;
         self.programs.remove(&channel);
-        self.open -= 1;
+        self.open.fetch_sub(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -93,6 +92,16 @@ impl Connection {
             "immortal" => drop(self.programs.insert(channel, Heeds::Nothing)),
             "hold" => session.exit_status_request(channel, 3)?,
             "vanish" => return Err(russh::Error::Disconnect),
+            "five_seconds" => {
+                let (handle, open) = (session.handle(), Arc::clone(&self.open));
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    handle.exit_status_request(channel, 0).await.ok();
+                    handle.eof(channel).await.ok();
+                    open.fetch_sub(1, Ordering::Relaxed);
+                    handle.close(channel).await.ok();
+                });
+            }
             "segv" => {
                 session.exit_signal_request(channel, Sig::SEGV, false, "", "")?;
                 self.end(channel, session)?;
@@ -126,11 +135,11 @@ impl server::Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.open >= self.instance.max_sessions {
+        if self.open.load(Ordering::Relaxed) >= self.instance.max_sessions {
             self.instance.seen.refused_opens.fetch_add(1, Ordering::Relaxed);
             reply.reject(ChannelOpenFailure::ConnectFailed).await;
         } else {
-            self.open += 1;
+            self.open.fetch_add(1, Ordering::Relaxed);
             reply.accept().await;
         }
         Ok(())
@@ -151,7 +160,7 @@ impl server::Handler for Connection {
     }
 
     async fn channel_close(&mut self, _: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
-        self.open -= 1;
+        self.open.fetch_sub(1, Ordering::Relaxed);
         Ok(())
     }
 

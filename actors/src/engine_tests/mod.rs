@@ -5,6 +5,7 @@ mod execs;
 mod failures;
 mod fakes;
 mod instance;
+mod pool;
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -30,10 +31,14 @@ struct Rig {
 
 impl Rig {
     fn new(world: World) -> Self {
+        Self::with(world, EngineSettings::default())
+    }
+
+    fn with(world: World, settings: EngineSettings) -> Self {
         let (world, store) = (Arc::new(world), Arc::new(Store::default()));
         let settings = EngineSettings {
             execs_per_token: 10_000,
-            ..EngineSettings::default()
+            ..settings
         };
         let clock = Clock::from_fn(|| OffsetDateTime::UNIX_EPOCH);
         let engine = Engine::start_on(Arbiters::Current, settings, boundaries(&world, &store), clock);
@@ -41,6 +46,10 @@ impl Rig {
     }
 
     fn start(&self, program: &str, timeout_s: u64) -> RunningExec {
+        self.start_on(0, program, timeout_s)
+    }
+
+    fn start_on(&self, instance: usize, program: &str, timeout_s: u64) -> RunningExec {
         let parts = ExecRequestParts {
             cmd: vec![program.to_owned()],
             timeout_s,
@@ -49,7 +58,7 @@ impl Rig {
         let spec = ExecSpec {
             exec_id: Uuid::new_v4(),
             workspace_id: Uuid::from_u128(1),
-            target: target(),
+            target: target(instance),
             request: ExecRequest::validate(parts).unwrap(),
             caller: Caller {
                 kind: CallerKind::Workspace,

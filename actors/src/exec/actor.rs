@@ -66,7 +66,7 @@ impl ExecActor {
         permit: Permit,
         live: LiveExec,
     ) -> Self {
-        let timeout = Duration::from_secs(u64::from(spec.request.timeout_s));
+        let timeout = spec.request.timeout();
         let (core, first_effects) = ExecCore::new(timeout, around.start_timeout, Instant::now());
         let begun = audit_row::begin(&spec, around.clock.now());
         Self {
@@ -136,7 +136,10 @@ impl ExecActor {
     }
 
     fn ask_channel(&mut self, ctx: &mut Context<Self>) {
-        let pending = self.around.pool.ask(&self.spec.target);
+        let pending = self
+            .around
+            .pool
+            .ask(&self.spec.target, self.spec.request.timeout());
         let ask = async move {
             match pending {
                 Ok(pending) => pending.wait().await,

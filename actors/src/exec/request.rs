@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,10 @@ impl ExecRequest {
     #[must_use]
     pub fn timeout_s(&self) -> u32 {
         self.timeout_s
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(u64::from(self.timeout_s))
     }
 }
 

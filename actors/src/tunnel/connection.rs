@@ -13,9 +13,9 @@ use russh::{Channel, ChannelOpenFailure};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::boundary::{Dialer, HostKey, HostKeys, Locator};
-use super::failure::TunnelError;
-use super::stream::{CountedStream, CutSwitch, Traffic};
+use super::boundary::{Dialer, HostKey, HostKeys, Location, Locator};
+use super::failure::{DialError, LOGIN_STEP, TunnelError};
+use super::stream::{CountedStream, StreamParts, Traffic};
 use crate::instance::InstanceTarget;
 
 /// Looking up the way: at most two AWS calls.
@@ -96,22 +96,35 @@ pub(crate) fn jitter() -> f64 {
     rand::rng().random_range(0.0..1.0)
 }
 
-/// Finds the way and opens the stream.
-pub(crate) async fn dial(
+/// Finds the way.
+pub(crate) async fn locate(
     locator: Arc<dyn Locator>,
+    target: InstanceTarget,
+) -> Result<Location, TunnelError> {
+    within("locate", LOCATE_DEADLINE, locator.locate(&target))
+        .await?
+        .map_err(|error| TunnelError::Locate(Arc::new(error)))
+}
+
+/// Opens the stream. Tells the endpoint's budget whether the endpoint took it.
+pub(crate) async fn dial(
     dialer: Arc<dyn Dialer>,
     target: InstanceTarget,
-    traffic: Arc<Traffic>,
-    switch: Arc<CutSwitch>,
+    location: Location,
+    mut parts: StreamParts,
 ) -> Result<Opened, TunnelError> {
-    let location = within("locate", LOCATE_DEADLINE, locator.locate(&target))
-        .await?
-        .map_err(|error| TunnelError::Locate(Arc::new(error)))?;
-    let dialed = within("dial", DIAL_DEADLINE, dialer.dial(&target, &location))
-        .await?
-        .map_err(|error| TunnelError::Dial(Arc::new(error)))?;
+    let dialed = within("dial", DIAL_DEADLINE, dialer.dial(&target, &location)).await?;
+    if let Err(DialError::EndpointBusy(_)) = &dialed
+        && let Some(slot) = parts.slot.take()
+    {
+        slot.refused();
+    }
+    let dialed = dialed.map_err(|error| TunnelError::Dial(Arc::new(error)))?;
+    if let Some(slot) = &parts.slot {
+        slot.opened();
+    }
     Ok(Opened {
-        stream: CountedStream::new(dialed.stream, traffic, switch),
+        stream: CountedStream::new(dialed.stream, parts),
         request_id: dialed.request_id,
         max_duration: dialed.max_duration,
     })
@@ -187,7 +200,7 @@ pub(crate) async fn log_in(
     let login = transport
         .handle
         .authenticate_publickey(target.os_user.clone(), key);
-    match within("login", LOGIN_DEADLINE, login).await? {
+    match within(LOGIN_STEP, LOGIN_DEADLINE, login).await? {
         Ok(AuthResult::Success) => {}
         Ok(AuthResult::Failure { .. }) => {
             return Err(TunnelError::LoginRefused {

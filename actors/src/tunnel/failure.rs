@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::exec::ErrorCode;
 
+/// The step of [`TunnelError::Deadline`] that sshd takes for a login that never came.
+pub(crate) const LOGIN_STEP: &str = "login";
+
 /// A cause below one of ours, kept for the log.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -127,6 +130,9 @@ pub enum TunnelError {
     /// No channel became free within the start timeout.
     #[error("no channel became free in time")]
     StartTimeout,
+    /// The endpoint's connections were all in use for the whole of the start timeout.
+    #[error("no connection of the endpoint became free in time")]
+    EndpointBusy,
     /// The queue of waiters is full.
     #[error("too many execs wait for this instance")]
     QueueFull,
@@ -167,9 +173,24 @@ impl TunnelError {
             | Self::Deadline { .. }
             | Self::Lost
             | Self::StartTimeout
+            | Self::EndpointBusy
             | Self::QueueFull
             | Self::ShuttingDown => None,
         }
+    }
+
+    /// Whether the connection just broke on the way up, so that another one may well hold: those who wait then wait for that.
+    pub(crate) fn is_a_cut(&self) -> bool {
+        matches!(self, Self::Handshake { peer_said: None, .. } | Self::Lost)
+            || matches!(self, Self::Dial(error) if matches!(error.as_ref(), DialError::Unreachable(_)))
+    }
+
+    /// Whether sshd counts this against the address that it came from.
+    pub(crate) fn is_a_refused_login(&self) -> bool {
+        matches!(
+            self,
+            Self::LoginRefused { .. } | Self::Deadline { step: LOGIN_STEP, .. }
+        )
     }
 
     /// The code that a tenant gets for this failure.
@@ -204,6 +225,7 @@ impl TunnelError {
             Self::HostKeyChanged => ErrorCode::HostKeyChanged,
             Self::Lost => ErrorCode::TunnelLost,
             Self::StartTimeout => ErrorCode::StartTimeout,
+            Self::EndpointBusy => ErrorCode::EndpointBusy,
             Self::QueueFull => ErrorCode::InstanceBusy,
             Self::BackingOff { cause, .. } => cause.code(),
             Self::ShuttingDown => ErrorCode::ShuttingDown,

@@ -21,6 +21,8 @@ pub(crate) struct Ask {
     pub(crate) ask: AskId,
     /// The way as the asker's workspace has it at present.
     pub(crate) target: InstanceTarget,
+    /// The exec's own timeout.
+    pub(crate) timeout: Duration,
     pub(crate) answer: oneshot::Sender<AskAnswer>,
 }
 
@@ -48,9 +50,15 @@ impl Handler<Ask> for InstanceSupervisor {
     type Result = ();
 
     fn handle(&mut self, message: Ask, ctx: &mut Self::Context) {
-        self.target = message.target;
-        self.asks.insert(message.ask, message.answer);
-        self.feed(Event::Ask { ask: message.ask }, ctx);
+        let Ask {
+            ask,
+            target,
+            timeout,
+            answer,
+        } = message;
+        self.target = target;
+        self.asks.insert(ask, answer);
+        self.feed(Event::Ask { ask, timeout }, ctx);
     }
 }
 

@@ -2,12 +2,15 @@
 
 pub mod boundary;
 mod connection;
+mod endpoint_budget;
 pub mod failure;
 mod grant;
 mod inbox;
 mod lease;
+mod life;
 mod observe;
 mod pool;
+mod refused_logins;
 pub mod snapshot;
 mod state;
 mod stream;
@@ -23,6 +26,7 @@ pub use snapshot::{
     TunnelSnapshot,
 };
 
+pub(crate) use endpoint_budget::{BudgetSettings, EndpointBudgets};
 pub(crate) use inbox::{Drain, HostKeyReplaced};
 pub(crate) use lease::{Lease, LeasedChannel};
 pub(crate) use pool::{Login, TunnelPool};

@@ -17,22 +17,19 @@ impl Handler<Observe> for InstanceSupervisor {
 
     fn handle(&mut self, _: Observe, _: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
+        let awaited = self.core.awaited(now);
         MessageResult(InstanceSnapshot {
             region: self.target.instance.region.clone(),
             instance_id: self.target.instance.instance_id.clone(),
             os_user: self.target.os_user.clone(),
             generation: self.generation,
             waiters: self.core.waiters(),
-            longest_wait_s: None,
-            waiting_for: None,
+            longest_wait_s: awaited.map(|(since, _)| seconds_between(since, now)),
+            waiting_for: awaited.map(|(_, what)| what.to_owned()),
             tunnels: self.tunnel_snapshots(now),
             grant: grant_snapshot(self.core.grant(), self.core.grant_margin(), now),
-            failures: 0,
-            retry_in_s: self
-                .core
-                .retry_at()
-                .filter(|at| now < *at)
-                .map(|at| seconds_between(now, at)),
+            failures: self.core.failures(),
+            retry_in_s: self.core.retry_at(now).map(|at| seconds_between(now, at)),
             last_error: self.last_error.clone(),
         })
     }
@@ -51,14 +48,23 @@ impl InstanceSupervisor {
                 TunnelSnapshot {
                     tunnel_id: *id,
                     state: tunnel.state.name().to_owned(),
-                    purpose: "first".to_owned(),
-                    endpoint_id: None,
-                    replaced_in_s: None,
+                    purpose: tunnel.purpose.name().to_owned(),
+                    endpoint_id: parts
+                        .location
+                        .as_ref()
+                        .and_then(|location| location.endpoint.as_ref())
+                        .map(|endpoint| endpoint.endpoint_id.clone()),
+                    replaced_in_s: channels
+                        .and_then(|channels| self.core.successor_due(channels))
+                        .map(|due| seconds_between(now, due)),
                     refcount: parts.leases.live(),
                     channels_in_use: channels.map_or(0, |channels| channels.in_use()),
                     channel_cap: channels.map_or(self.core.initial_cap(), |channels| channels.cap),
                     age_s: seconds_between(tunnel.asked_at, now),
-                    remaining_life_s: tunnel.state.expires_at().map(|end| seconds_between(now, end)),
+                    remaining_life_s: tunnel
+                        .state
+                        .life()
+                        .map(|life| seconds_between(now, life.ends_at())),
                     idle_s: channels
                         .and_then(|channels| channels.idle_since)
                         .map(|since| seconds_between(since, now)),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::failure::TunnelError;
 use super::inbox::{Ask, AskAnswer, Shutdown, Withdraw};
 use super::observe::Observe;
+use super::refused_logins::RefusedLogins;
 use super::snapshot::{EndpointSnapshot, InstanceSnapshot};
 use super::supervisor::{InstanceSupervisor, Surroundings};
 use super::supervisor_core::{AskId, CoreSettings};
@@ -50,6 +51,8 @@ pub(crate) struct TunnelPool {
 
 struct Shared {
     slots: DashMap<Login, Slot>,
+    /// One an instance, whatever its logins.
+    refused_logins: DashMap<InstanceKey, RefusedLogins>,
     arbiters: Arbiters,
     settings: CoreSettings,
     around: Surroundings,
@@ -97,6 +100,7 @@ impl TunnelPool {
     pub(crate) fn new(arbiters: Arbiters, settings: CoreSettings, around: Surroundings) -> Self {
         let shared = Shared {
             slots: DashMap::new(),
+            refused_logins: DashMap::new(),
             arbiters,
             settings,
             around,
@@ -108,11 +112,11 @@ impl TunnelPool {
         }
     }
 
-    /// Asks for a channel to `target`. The answer comes within the start timeout.
+    /// Asks for a channel to `target`, for an exec with this timeout. The answer comes within the start timeout.
     ///
     /// # Errors
     /// At once when the pool is closing, or the supervisor has just failed.
-    pub(crate) fn ask(&self, target: &InstanceTarget) -> Result<PendingAsk, TunnelError> {
+    pub(crate) fn ask(&self, target: &InstanceTarget, timeout: Duration) -> Result<PendingAsk, TunnelError> {
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(TunnelError::ShuttingDown);
         }
@@ -122,6 +126,7 @@ impl TunnelPool {
         let message = Ask {
             ask,
             target: target.clone(),
+            timeout,
             answer: sender,
         };
         // This clone of the address has a place of its own in the mailbox, so only a supervisor that has just failed
@@ -182,9 +187,15 @@ impl TunnelPool {
     fn start(&self, target: &InstanceTarget, generation: u64, early_deaths: u32) -> Slot {
         let settings = self.shared.settings.clone();
         let around = self.shared.around.clone();
+        let refused_logins = self
+            .shared
+            .refused_logins
+            .entry(target.instance.clone())
+            .or_default()
+            .clone();
         let owned = target.clone();
         let supervisor = self.shared.arbiters.run(&Login::of(target), move |_| {
-            InstanceSupervisor::new(owned, generation, settings, around)
+            InstanceSupervisor::new(owned, generation, settings, refused_logins, around)
         });
         Slot {
             supervisor,
@@ -214,7 +225,7 @@ impl TunnelPool {
 
     /// How the endpoints' connections are shared out.
     pub(crate) async fn endpoints(&self) -> Vec<EndpointSnapshot> {
-        Vec::new()
+        self.shared.around.endpoint_budgets.snapshots().await
     }
 
     /// Sends a message to the supervisors of the instances that `is_meant` names, and says how many they are.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::life::Life;
+
 /// Largest channel cap that is learned: far above any sensible MaxSessions, small enough for one connection.
 const LARGEST_CAP: usize = 64;
 /// The cap grows by one after this many opens at the cap without a refusal.
@@ -14,22 +16,31 @@ const LATE_SLOT: Duration = Duration::from_millis(100);
 /// Where a tunnel stands.
 ///
 /// ```text
-/// Dialing -> Handshaking -> AwaitingGrant -> Authenticating -> Ready -> Retiring
-///    |            |               |                |             |         |
-///    +------------+---------------+----------------+-------------+---------+--> closed (forgotten)
+///                 +---------------- direct ----------------+
+///                 |                                        v
+/// Locating -> (Located) -> AwaitingSlot -- slot granted -> Dialing -> Handshaking -> AwaitingGrant
+///                               ^                             |                           |
+///                               +----- endpoint refused ------+                           v
+///                                         closed <- Retiring <- Ready <------------ Authenticating
 /// ```
 ///
-/// The key push runs beside `Dialing` and `Handshaking`; only `AwaitingGrant` waits for it.
+/// From every state a failure, a loss or a shutdown leads to closed, which is no state: a closed tunnel is forgotten. The
+/// key push runs beside all steps up to `Handshaking`; only `AwaitingGrant` waits for it. A tunnel that goes through an
+/// endpoint needs one of its connections, which [`super::endpoint_budget`] shares out.
 #[derive(Debug)]
 pub(crate) enum TunnelState {
-    /// The way is being looked up and the endpoint's websocket opened.
+    /// The way is being looked up.
+    Locating,
+    /// Waits for one of the endpoint's connections.
+    AwaitingSlot,
+    /// The stream is being opened.
     Dialing,
     /// SSH version and key exchange.
-    Handshaking { expires_at: Option<Instant> },
+    Handshaking { life: Option<Life> },
     /// The transport is up and the key is not accepted yet.
-    AwaitingGrant { expires_at: Option<Instant> },
+    AwaitingGrant { life: Option<Life> },
     /// The login is under way.
-    Authenticating { expires_at: Option<Instant> },
+    Authenticating { life: Option<Life> },
     /// Channels can be opened.
     Ready(Channels),
     /// No new leases; closed when the last one is gone.
@@ -39,10 +50,22 @@ pub(crate) enum TunnelState {
 /// What can happen to a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TunnelEvent {
-    Dialed { expires_at: Option<Instant> },
+    /// The way is known and leads through an endpoint.
+    LocatedEndpoint,
+    /// The way is known and needs none.
+    LocatedDirect,
+    SlotGranted,
+    /// The endpoint has no connection left after all.
+    EndpointRefused,
+    Dialed {
+        life: Option<Life>,
+    },
     Handshaken,
     LoginStarted,
-    LoggedIn { now: Instant, cap: usize },
+    LoggedIn {
+        now: Instant,
+        cap: usize,
+    },
     Retire,
 }
 
@@ -50,15 +73,16 @@ impl TunnelState {
     /// The next state; gives the state back unchanged when the event does not belong to it.
     pub(crate) fn after(self, event: TunnelEvent) -> Result<Self, Self> {
         match (self, event) {
-            (Self::Dialing, TunnelEvent::Dialed { expires_at }) => Ok(Self::Handshaking { expires_at }),
-            (Self::Handshaking { expires_at }, TunnelEvent::Handshaken) => {
-                Ok(Self::AwaitingGrant { expires_at })
+            (Self::Locating, TunnelEvent::LocatedEndpoint)
+            | (Self::Dialing, TunnelEvent::EndpointRefused) => Ok(Self::AwaitingSlot),
+            (Self::Locating, TunnelEvent::LocatedDirect) | (Self::AwaitingSlot, TunnelEvent::SlotGranted) => {
+                Ok(Self::Dialing)
             }
-            (Self::AwaitingGrant { expires_at }, TunnelEvent::LoginStarted) => {
-                Ok(Self::Authenticating { expires_at })
-            }
-            (Self::Authenticating { expires_at }, TunnelEvent::LoggedIn { now, cap }) => {
-                Ok(Self::Ready(Channels::new(now, expires_at, cap)))
+            (Self::Dialing, TunnelEvent::Dialed { life }) => Ok(Self::Handshaking { life }),
+            (Self::Handshaking { life }, TunnelEvent::Handshaken) => Ok(Self::AwaitingGrant { life }),
+            (Self::AwaitingGrant { life }, TunnelEvent::LoginStarted) => Ok(Self::Authenticating { life }),
+            (Self::Authenticating { life }, TunnelEvent::LoggedIn { now, cap }) => {
+                Ok(Self::Ready(Channels::new(now, life, cap)))
             }
             (Self::Ready(channels), TunnelEvent::Retire) => Ok(Self::Retiring(channels)),
             (state, _) => Err(state),
@@ -68,6 +92,8 @@ impl TunnelState {
     /// The name in snapshots.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::Locating => "locating",
+            Self::AwaitingSlot => "awaiting_slot",
             Self::Dialing => "dialing",
             Self::Handshaking { .. } => "handshaking",
             Self::AwaitingGrant { .. } => "awaiting_grant",
@@ -77,10 +103,25 @@ impl TunnelState {
         }
     }
 
+    /// What an exec waits for whose tunnel stands here, as snapshots name it.
+    pub(crate) fn awaited(&self) -> &'static str {
+        match self {
+            Self::Locating => "location",
+            Self::AwaitingSlot => "endpoint_connection",
+            Self::Dialing => "dial",
+            Self::Handshaking { .. } => "handshake",
+            Self::AwaitingGrant { .. } => "key_grant",
+            Self::Authenticating { .. } => "login",
+            Self::Ready(_) | Self::Retiring(_) => "channel",
+        }
+    }
+
     /// Whether it is on its way to `Ready`.
     pub(crate) fn is_connecting(&self) -> bool {
         match self {
-            Self::Dialing
+            Self::Locating
+            | Self::AwaitingSlot
+            | Self::Dialing
             | Self::Handshaking { .. }
             | Self::AwaitingGrant { .. }
             | Self::Authenticating { .. } => true,
@@ -88,11 +129,24 @@ impl TunnelState {
         }
     }
 
+    /// How long the endpoint keeps it, once known.
+    pub(crate) fn life(&self) -> Option<&Life> {
+        match self {
+            Self::Locating | Self::AwaitingSlot | Self::Dialing => None,
+            Self::Handshaking { life } | Self::AwaitingGrant { life } | Self::Authenticating { life } => {
+                life.as_ref()
+            }
+            Self::Ready(channels) | Self::Retiring(channels) => channels.life.as_ref(),
+        }
+    }
+
     /// Its channels, once it has any.
     pub(crate) fn channels(&self) -> Option<&Channels> {
         match self {
             Self::Ready(channels) | Self::Retiring(channels) => Some(channels),
-            Self::Dialing
+            Self::Locating
+            | Self::AwaitingSlot
+            | Self::Dialing
             | Self::Handshaking { .. }
             | Self::AwaitingGrant { .. }
             | Self::Authenticating { .. } => None,
@@ -102,21 +156,12 @@ impl TunnelState {
     pub(crate) fn channels_mut(&mut self) -> Option<&mut Channels> {
         match self {
             Self::Ready(channels) | Self::Retiring(channels) => Some(channels),
-            Self::Dialing
+            Self::Locating
+            | Self::AwaitingSlot
+            | Self::Dialing
             | Self::Handshaking { .. }
             | Self::AwaitingGrant { .. }
             | Self::Authenticating { .. } => None,
-        }
-    }
-
-    /// When the endpoint ends it, once known.
-    pub(crate) fn expires_at(&self) -> Option<Instant> {
-        match self {
-            Self::Dialing => None,
-            Self::Handshaking { expires_at }
-            | Self::AwaitingGrant { expires_at }
-            | Self::Authenticating { expires_at } => *expires_at,
-            Self::Ready(channels) | Self::Retiring(channels) => channels.expires_at,
         }
     }
 }
@@ -136,14 +181,16 @@ pub(crate) struct Channels {
     pub(crate) retry_at: Option<Instant>,
     /// Since when there has been no lease.
     pub(crate) idle_since: Option<Instant>,
-    /// When the endpoint ends the tunnel.
-    pub(crate) expires_at: Option<Instant>,
+    /// How long the endpoint keeps the tunnel.
+    pub(crate) life: Option<Life>,
+    /// Whether it has carried an exec.
+    pub(crate) was_leased: bool,
     last_closed: Option<Instant>,
     clean_opens: u32,
 }
 
 impl Channels {
-    fn new(now: Instant, expires_at: Option<Instant>, cap: usize) -> Self {
+    fn new(now: Instant, life: Option<Life>, cap: usize) -> Self {
         Self {
             opening: 0,
             spares: 0,
@@ -151,7 +198,8 @@ impl Channels {
             cap,
             retry_at: None,
             idle_since: Some(now),
-            expires_at,
+            life,
+            was_leased: false,
             last_closed: None,
             clean_opens: 0,
         }
@@ -195,10 +243,21 @@ impl Channels {
         self.last_closed.is_some_and(|closed| now < closed + LATE_SLOT)
     }
 
+    /// Whether an exec with this timeout may be put on it: its tunnel lives long enough.
+    pub(crate) fn serves(&self, timeout: Duration, now: Instant) -> bool {
+        self.life.is_none_or(|life| life.serves(timeout, now))
+    }
+
+    /// Whether the tunnel is in use, or was until `time` ago. One that has never carried an exec is not.
+    pub(crate) fn was_used_within(&self, time: Duration, now: Instant) -> bool {
+        self.was_leased && self.idle_since.is_none_or(|since| now < since + time)
+    }
+
     /// A spare becomes a lease.
     pub(crate) fn hand_over(&mut self) {
         self.spares = self.spares.saturating_sub(1);
         self.leased += 1;
+        self.was_leased = true;
         self.idle_since = None;
     }
 
@@ -228,33 +287,39 @@ mod tests {
     async fn every_transition() {
         let now = Instant::now();
         type Make = fn(Instant) -> TunnelState;
-        let states: [(&str, Make); 6] = [
+        let states: [(&str, Make); 8] = [
+            ("locating", |_| TunnelState::Locating),
+            ("awaiting_slot", |_| TunnelState::AwaitingSlot),
             ("dialing", |_| TunnelState::Dialing),
-            ("handshaking", |_| TunnelState::Handshaking { expires_at: None }),
-            ("awaiting_grant", |_| TunnelState::AwaitingGrant {
-                expires_at: None,
-            }),
-            ("authenticating", |_| TunnelState::Authenticating {
-                expires_at: None,
-            }),
+            ("handshaking", |_| TunnelState::Handshaking { life: None }),
+            ("awaiting_grant", |_| TunnelState::AwaitingGrant { life: None }),
+            ("authenticating", |_| TunnelState::Authenticating { life: None }),
             ("ready", ready),
             ("retiring", |now| {
                 TunnelState::Retiring(Channels::new(now, None, 10))
             }),
         ];
         let events = [
-            TunnelEvent::Dialed { expires_at: None },
+            TunnelEvent::LocatedEndpoint,
+            TunnelEvent::LocatedDirect,
+            TunnelEvent::SlotGranted,
+            TunnelEvent::EndpointRefused,
+            TunnelEvent::Dialed { life: None },
             TunnelEvent::Handshaken,
             TunnelEvent::LoginStarted,
             TunnelEvent::LoggedIn { now, cap: 10 },
             TunnelEvent::Retire,
         ];
         let allowed = [
-            ("dialing", 0, "handshaking"),
-            ("handshaking", 1, "awaiting_grant"),
-            ("awaiting_grant", 2, "authenticating"),
-            ("authenticating", 3, "ready"),
-            ("ready", 4, "retiring"),
+            ("locating", 0, "awaiting_slot"),
+            ("locating", 1, "dialing"),
+            ("awaiting_slot", 2, "dialing"),
+            ("dialing", 3, "awaiting_slot"),
+            ("dialing", 4, "handshaking"),
+            ("handshaking", 5, "awaiting_grant"),
+            ("awaiting_grant", 6, "authenticating"),
+            ("authenticating", 7, "ready"),
+            ("ready", 8, "retiring"),
         ];
         for (name, make) in states {
             for (index, event) in events.into_iter().enumerate() {

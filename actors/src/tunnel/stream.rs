@@ -9,10 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::boundary::TunnelStream;
+use super::endpoint_budget::SlotGuard;
 
 /// An SSH version line has at most 255 bytes (RFC 4253, section 4.2); a refusal in its place is shorter.
 const GREETING_LIMIT: usize = 255;
@@ -88,22 +90,63 @@ impl CutSwitch {
     }
 }
 
+/// What goes with a stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamParts {
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) switch: Arc<CutSwitch>,
+    /// The endpoint's connection that it takes.
+    pub(crate) slot: Option<SlotGuard>,
+}
+
 /// The stream with its counters.
 pub(crate) struct CountedStream {
-    inner: Box<dyn TunnelStream>,
+    inner: Option<Box<dyn TunnelStream>>,
     traffic: Arc<Traffic>,
     switch: Arc<CutSwitch>,
+    slot: Option<SlotGuard>,
     shutdown_limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl CountedStream {
-    pub(crate) fn new(inner: Box<dyn TunnelStream>, traffic: Arc<Traffic>, switch: Arc<CutSwitch>) -> Self {
+    pub(crate) fn new(inner: Box<dyn TunnelStream>, parts: StreamParts) -> Self {
         Self {
-            inner,
-            traffic,
-            switch,
+            inner: Some(inner),
+            traffic: parts.traffic,
+            switch: parts.switch,
+            slot: parts.slot,
             shutdown_limit: None,
         }
+    }
+
+    fn inner(&mut self) -> io::Result<Pin<&mut Box<dyn TunnelStream>>> {
+        // Taken only by the drop.
+        self.inner
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// The endpoint counts a connection until it has seen its end, so the slot is given back only then: when the endpoint has
+/// closed its side too, or has had time for it.
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        let (Some(mut inner), Some(slot), Ok(runtime)) =
+            (self.inner.take(), self.slot.take(), Handle::try_current())
+        else {
+            return;
+        };
+        drop(runtime.spawn(async move {
+            let closing = async {
+                inner.shutdown().await?;
+                tokio::io::copy(&mut inner, &mut tokio::io::sink()).await
+            };
+            // However it closed, it is dropped here, and before the slot.
+            drop(tokio::time::timeout(SHUTDOWN_LIMIT, closing).await);
+            drop(inner);
+            drop(slot);
+        }));
     }
 }
 
@@ -115,7 +158,7 @@ impl AsyncRead for CountedStream {
     ) -> Poll<io::Result<()>> {
         self.switch.check(&self.switch.reader, context)?;
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let polled = self.inner()?.poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = &polled {
             self.traffic
                 .note_received(buffer.filled().get(before..).unwrap_or_default());
@@ -131,7 +174,7 @@ impl AsyncWrite for CountedStream {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.switch.check(&self.switch.writer, context)?;
-        let polled = Pin::new(&mut self.inner).poll_write(context, data);
+        let polled = self.inner()?.poll_write(context, data);
         if let Poll::Ready(Ok(written)) = &polled {
             self.traffic.sent.fetch_add(*written as u64, Ordering::Relaxed);
         }
@@ -140,7 +183,7 @@ impl AsyncWrite for CountedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.switch.check(&self.switch.writer, context)?;
-        Pin::new(&mut self.inner).poll_flush(context)
+        self.inner()?.poll_flush(context)
     }
 
     /// russh waits for this before it tells anyone that the connection is over, so it must end even when the peer takes
@@ -149,7 +192,7 @@ impl AsyncWrite for CountedStream {
         if self.switch.check(&self.switch.writer, context).is_err() {
             return Poll::Ready(Ok(()));
         }
-        let polled = Pin::new(&mut self.inner).poll_shutdown(context);
+        let polled = self.inner()?.poll_shutdown(context);
         if polled.is_ready() {
             return polled;
         }
@@ -175,7 +218,13 @@ mod tests {
         ] {
             let (near, mut far) = tokio::io::duplex(64);
             let traffic = Arc::new(Traffic::default());
-            let mut stream = CountedStream::new(Box::new(near), Arc::clone(&traffic), Arc::default());
+            let mut stream = CountedStream::new(
+                Box::new(near),
+                StreamParts {
+                    traffic: Arc::clone(&traffic),
+                    ..StreamParts::default()
+                },
+            );
             stream.write_all(b"hello").await.unwrap();
             far.write_all(sent.as_bytes()).await.unwrap();
             drop(far);
@@ -190,7 +239,13 @@ mod tests {
     async fn a_cut_wakes_and_ends_everything() {
         let (near, _far) = tokio::io::duplex(4);
         let switch = Arc::new(CutSwitch::default());
-        let stream = CountedStream::new(Box::new(near), Arc::default(), Arc::clone(&switch));
+        let stream = CountedStream::new(
+            Box::new(near),
+            StreamParts {
+                switch: Arc::clone(&switch),
+                ..StreamParts::default()
+            },
+        );
         let (mut read, mut write) = tokio::io::split(stream);
         let reading = tokio::spawn(async move { read.read_u8().await });
         let writing = tokio::spawn(async move {

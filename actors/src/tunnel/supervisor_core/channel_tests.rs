@@ -1,11 +1,11 @@
-use super::tests::{Table, settings};
+use super::tests::{Table, asks, settings};
 use super::*;
 
 #[tokio::test]
 async fn open_failed_means_busy() {
     let mut table = Table::new(settings());
     for ask in 1..=2 {
-        table.on(Event::Ask { ask });
+        table.on(asks(ask));
     }
     table.pushed();
     table.connect(1);
@@ -35,7 +35,7 @@ async fn open_failed_means_busy() {
 #[tokio::test]
 async fn a_login_that_gets_no_session_at_all_is_refused() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.connect(1);
     let refused = Event::ChannelRefused {
@@ -52,13 +52,13 @@ async fn a_login_that_gets_no_session_at_all_is_refused() {
 #[tokio::test]
 async fn a_returned_channel_serves_the_next_asker() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::ChannelReturned { tunnel: 1 });
     table.on(Event::Leases { tunnel: 1, live: 0 });
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm"]);
+    assert_eq!(table.on(asks(2)), ["give 2 of 1 Warm"]);
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_spare_is_kept_ready() {
         spare_channels: 1,
         ..settings()
     });
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.connect(1);
     assert_eq!(
@@ -75,7 +75,7 @@ async fn a_spare_is_kept_ready() {
         ["give 1 of 1 Cold", "open 1"]
     );
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), [""; 0]);
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["give 2 of 1 Warm", "open 1"]);
+    assert_eq!(table.on(asks(2)), ["give 2 of 1 Warm", "open 1"]);
 }
 
 #[tokio::test]
@@ -86,12 +86,12 @@ async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a
         jitter: 0.0,
     };
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::Leases { tunnel: 1, live: 0 });
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["open 1"]);
+    assert_eq!(table.on(asks(2)), ["open 1"]);
     assert_eq!(
         table.on(refused()),
         [""; 0],
@@ -106,7 +106,7 @@ async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a
 
     let mut table = Table::new(settings());
     for ask in 1..=3 {
-        table.on(Event::Ask { ask });
+        table.on(asks(ask));
     }
     table.pushed();
     table.connect(1);
@@ -114,7 +114,7 @@ async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a
         table.on(Event::ChannelOpened { tunnel: 1 });
     }
     table.on(Event::Leases { tunnel: 1, live: 2 });
-    assert_eq!(table.on(Event::Ask { ask: 4 }), ["open 1"]);
+    assert_eq!(table.on(asks(4)), ["open 1"]);
     assert_eq!(table.on(refused()), [""; 0]);
     assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::exec::TunnelTemperature;
+use crate::tunnel::endpoint_budget::Purpose;
 use crate::tunnel::failure::TunnelError;
+use crate::tunnel::life::Life;
 
 /// Number of a tunnel within its supervisor.
 pub(crate) type TunnelId = u64;
@@ -18,6 +20,8 @@ pub(crate) enum Event {
     /// An exec wants a channel.
     Ask {
         ask: AskId,
+        /// The exec's own timeout: how much life its tunnel needs.
+        timeout: Duration,
     },
     /// It does not any more.
     Withdraw {
@@ -31,9 +35,22 @@ pub(crate) enum Event {
         error: TunnelError,
         jitter: f64,
     },
+    Located {
+        tunnel: TunnelId,
+        /// Whether the way leads through an endpoint.
+        by_endpoint: bool,
+    },
+    /// The endpoint's budget has a connection for it.
+    SlotGranted {
+        tunnel: TunnelId,
+    },
+    /// The endpoint itself has none.
+    EndpointRefused {
+        tunnel: TunnelId,
+    },
     Dialed {
         tunnel: TunnelId,
-        max_duration: Option<Duration>,
+        life: Option<Life>,
     },
     Handshaken {
         tunnel: TunnelId,
@@ -68,8 +85,15 @@ pub(crate) enum Event {
     Poisoned {
         tunnel: TunnelId,
     },
+    /// `jitter` is in 0..1.
     Lost {
         tunnel: TunnelId,
+        jitter: f64,
+    },
+    /// Another instance behind the endpoint needs its connection.
+    GiveWay {
+        tunnel: TunnelId,
+        if_second: bool,
     },
     /// No new leases on the tunnels there are.
     Drain,
@@ -85,7 +109,19 @@ pub(crate) enum Effect {
     PushKey,
     /// The grant has ended: forget the private key.
     ForgetKey,
+    Locate {
+        tunnel: TunnelId,
+    },
+    /// Ask the endpoint's budget for a connection.
+    RequestSlot {
+        tunnel: TunnelId,
+        purpose: Purpose,
+    },
     Dial {
+        tunnel: TunnelId,
+    },
+    /// Tell the endpoint's budget that the tunnel is in use.
+    KeepSlot {
         tunnel: TunnelId,
     },
     Authenticate {

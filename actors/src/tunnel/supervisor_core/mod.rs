@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::endpoint_budget::Purpose;
 use super::failure::TunnelError;
 use super::grant::{Grant, GrantEvent};
+use super::refused_logins::RefusedLogins;
 use super::state::{Channels, TunnelEvent, TunnelState};
 use crate::exec::TunnelTemperature;
 
 mod event;
+mod failures;
+mod planning;
 mod settle;
 
 pub(crate) use event::{AskId, Effect, Event, TunnelId};
-
-/// Longest pause between two tries to connect.
-const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
 
 /// The numbers a supervisor works with.
 #[derive(Clone, Debug)]
@@ -39,13 +40,17 @@ pub(crate) struct CoreSettings {
 #[derive(Debug)]
 struct Waiter {
     ask: AskId,
+    asked_at: Instant,
     deadline: Instant,
+    /// The exec's own.
+    timeout: Duration,
     temperature: TunnelTemperature,
 }
 
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     pub(crate) asked_at: Instant,
+    pub(crate) purpose: Purpose,
     pub(crate) state: TunnelState,
 }
 
@@ -65,6 +70,9 @@ pub(crate) struct SupervisorCore {
     waiters: VecDeque<Waiter>,
     last_tunnel: TunnelId,
     backoff: Option<BackOff>,
+    refused_logins: RefusedLogins,
+    /// Of all execs that asked: tunnels are replaced before they live too short for it.
+    longest_timeout: Duration,
     /// A failed dial whose waiters are still to be told: the key push beside it may know better why.
     untold: Option<TunnelError>,
     shutting_down: bool,
@@ -72,7 +80,7 @@ pub(crate) struct SupervisorCore {
 }
 
 impl SupervisorCore {
-    pub(crate) fn new(settings: CoreSettings) -> Self {
+    pub(crate) fn new(settings: CoreSettings, refused_logins: RefusedLogins) -> Self {
         Self {
             settings,
             grant: Grant::None,
@@ -80,6 +88,8 @@ impl SupervisorCore {
             waiters: VecDeque::new(),
             last_tunnel: 0,
             backoff: None,
+            refused_logins,
+            longest_timeout: Duration::ZERO,
             untold: None,
             shutting_down: false,
             effects: Vec::new(),
@@ -89,39 +99,27 @@ impl SupervisorCore {
     /// Takes one event and comes to rest.
     pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Ask { ask } => self.on_ask(ask, now),
+            Event::Ask { ask, timeout } => self.on_ask(ask, timeout, now),
             Event::Withdraw { ask } => self.waiters.retain(|waiter| waiter.ask != ask),
             Event::KeyPushed {
                 pushed_at,
                 request_id,
-            } => {
-                self.grant_on(GrantEvent::Accepted {
-                    pushed_at,
-                    request_id,
-                });
-                if let Some(error) = self.untold.take() {
-                    self.refuse_stranded(&error);
-                }
-            }
+            } => self.on_key_pushed(pushed_at, request_id, now),
             Event::KeyPushFailed { error, jitter } => self.on_key_push_failed(&error, jitter, now),
-            Event::Dialed { tunnel, max_duration } => {
-                self.tunnel_on(
-                    tunnel,
-                    TunnelEvent::Dialed {
-                        expires_at: max_duration.map(|life| now + life),
-                    },
-                );
+            Event::Located { tunnel, by_endpoint } => self.on_located(tunnel, by_endpoint),
+            Event::SlotGranted { tunnel } => {
+                self.tunnel_on(tunnel, TunnelEvent::SlotGranted);
+                self.effects.push(Effect::Dial { tunnel });
             }
+            Event::EndpointRefused { tunnel } => {
+                self.tunnel_on(tunnel, TunnelEvent::EndpointRefused);
+                self.request_slot(tunnel);
+            }
+            Event::Dialed { tunnel, life } => self.tunnel_on(tunnel, TunnelEvent::Dialed { life }),
             Event::Handshaken { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Handshaken),
             Event::LoggedIn { tunnel } => {
-                self.backoff = None;
-                self.tunnel_on(
-                    tunnel,
-                    TunnelEvent::LoggedIn {
-                        now,
-                        cap: self.settings.channel_cap,
-                    },
-                );
+                let cap = self.settings.channel_cap;
+                self.tunnel_on(tunnel, TunnelEvent::LoggedIn { now, cap });
             }
             Event::ConnectFailed {
                 tunnel,
@@ -133,20 +131,22 @@ impl SupervisorCore {
                     self.on_connect_failed(&error, jitter, now);
                 }
             }
-            Event::ChannelOpened { tunnel } => self.with_channels(tunnel, |channels| channels.opened()),
+            Event::ChannelOpened { tunnel } => {
+                self.backoff = None;
+                self.with_channels(tunnel, |channels| channels.opened());
+            }
             Event::ChannelRefused {
                 tunnel,
                 retry_after,
                 jitter,
-            } => {
-                self.on_channel_refused(tunnel, retry_after, jitter, now);
-            }
+            } => self.on_channel_refused(tunnel, retry_after, jitter, now),
             Event::ChannelReturned { tunnel } => self.with_channels(tunnel, |channels| channels.spares += 1),
             Event::Leases { tunnel, live } => {
                 self.with_channels(tunnel, |channels| channels.recount(live, now))
             }
             Event::Poisoned { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Retire),
-            Event::Lost { tunnel } => drop(self.tunnels.remove(&tunnel)),
+            Event::Lost { tunnel, jitter } => self.on_lost(tunnel, jitter, now),
+            Event::GiveWay { tunnel, if_second } => self.on_give_way(tunnel, if_second),
             Event::Drain => self.retire_all(),
             Event::HostKeyReplaced => self.on_host_key_replaced(),
             Event::Wake => {}
@@ -164,17 +164,14 @@ impl SupervisorCore {
             .grant
             .expires_at(self.settings.grant_margin)
             .filter(|_| !self.is_authenticating());
-        let backoff = self
-            .backoff
-            .as_ref()
-            .filter(|_| !self.waiters.is_empty())
-            .map(|backoff| backoff.until);
+        let backoff = self.held_back(now).map(|(until, _)| until);
         let channels = self.tunnels.values().filter_map(|tunnel| tunnel.state.channels());
         let tunnels = channels.flat_map(|channels| {
             let idle_end = channels
                 .idle_since
                 .map(|since| since + self.settings.idle_timeout);
-            [channels.retry_at, idle_end].into_iter().flatten()
+            let due = [channels.retry_at, idle_end];
+            due.into_iter().flatten().chain(self.next_ageing(channels))
         });
         let dues = [waiter, grant, backoff].into_iter().flatten().chain(tunnels);
         // What is due and was not acted on waits for something else: a back-off that is over for a tunnel on its way.
@@ -183,28 +180,29 @@ impl SupervisorCore {
 
     // === Events ===
 
-    fn on_ask(&mut self, ask: AskId, now: Instant) {
-        let has_ready = self.ready().next().is_some();
-        let has_way = has_ready || self.tunnels.values().any(|tunnel| tunnel.state.is_connecting());
+    fn on_ask(&mut self, ask: AskId, timeout: Duration, now: Instant) {
+        self.longest_timeout = self.longest_timeout.max(timeout);
+        let is_warm = self.ready().any(|(_, channels)| channels.serves(timeout, now));
+        let has_way = is_warm || self.is_connecting();
         let refusal = if self.shutting_down {
             Some(TunnelError::ShuttingDown)
         } else if self.waiters.len() >= self.settings.max_waiters {
             Some(TunnelError::QueueFull)
         } else {
-            self.backoff
-                .as_ref()
-                .filter(|backoff| !has_way && now < backoff.until)
-                .map(|backoff| TunnelError::BackingOff {
-                    cause: Arc::clone(&backoff.cause),
-                    retry_after: backoff.until.saturating_duration_since(now),
-                })
+            let held_back = self.held_back(now).filter(|_| !has_way);
+            held_back.map(|(until, cause)| TunnelError::BackingOff {
+                cause,
+                retry_after: until.saturating_duration_since(now),
+            })
         };
         match refusal {
             Some(error) => self.effects.push(Effect::Refuse { ask, error }),
             None => self.waiters.push_back(Waiter {
                 ask,
+                asked_at: now,
                 deadline: now + self.settings.start_timeout,
-                temperature: if has_ready {
+                timeout,
+                temperature: if is_warm {
                     TunnelTemperature::Warm
                 } else {
                     TunnelTemperature::Cold
@@ -213,75 +211,32 @@ impl SupervisorCore {
         }
     }
 
-    fn on_key_push_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
-        self.grant_on(GrantEvent::Failed);
-        self.untold = None;
-        self.close_connecting("key push failed");
-        self.on_connect_failed(error, jitter, now);
-    }
-
-    /// The tunnel is forgotten already. Those who wait have another one to wait for, or learn the cause.
-    fn on_connect_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
-        let failures = self
-            .backoff
-            .as_ref()
-            .map_or(0, |backoff| backoff.failures)
-            .saturating_add(1);
-        let doubled =
-            Duration::from_secs(1).saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
-        // Between half and all of it, so that many instances behind one failed endpoint don't try in step.
-        let pause = doubled
-            .min(BACKOFF_LIMIT)
-            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        self.backoff = Some(BackOff {
-            until: now + pause,
-            failures,
-            cause: Arc::new(error.clone()),
+    fn on_key_pushed(&mut self, pushed_at: Instant, request_id: Option<String>, now: Instant) {
+        self.grant_on(GrantEvent::Accepted {
+            pushed_at,
+            request_id,
         });
-        if self.grant == Grant::Pushing {
-            self.untold = Some(error.clone());
+        if let Some(error) = self.untold.take() {
+            self.refuse_stranded(&error, now);
+        }
+    }
+
+    fn on_located(&mut self, tunnel: TunnelId, by_endpoint: bool) {
+        if by_endpoint {
+            self.tunnel_on(tunnel, TunnelEvent::LocatedEndpoint);
+            self.request_slot(tunnel);
         } else {
-            self.refuse_stranded(error);
+            self.tunnel_on(tunnel, TunnelEvent::LocatedDirect);
+            self.effects.push(Effect::Dial { tunnel });
         }
     }
 
-    /// Tells those who wait and have no tunnel to wait for.
-    fn refuse_stranded(&mut self, error: &TunnelError) {
-        if self
-            .tunnels
-            .values()
-            .all(|tunnel| matches!(tunnel.state, TunnelState::Retiring(_)))
-        {
-            for waiter in self.waiters.drain(..) {
-                self.effects.push(Effect::Refuse {
-                    ask: waiter.ask,
-                    error: error.clone(),
-                });
-            }
-        }
-    }
-
-    /// A key that the instance refused is not tried again: the next login gets a fresh one.
-    fn distrust_grant_after(&mut self, error: &TunnelError) {
-        if matches!(error, TunnelError::LoginRefused { .. }) && matches!(self.grant, Grant::Live { .. }) {
-            self.grant_on(GrantEvent::Expired);
-            self.effects.push(Effect::ForgetKey);
-        }
-    }
-
-    fn on_channel_refused(&mut self, tunnel: TunnelId, retry_after: Duration, jitter: f64, now: Instant) {
-        let retry_at = now + retry_after;
-        self.with_channels(tunnel, |channels| channels.refused(retry_at, now));
-        let is_bare = self
-            .channels(tunnel)
-            .is_some_and(|channels| channels.in_use() == 0 && !channels.slot_may_be_late(now));
-        if is_bare {
-            // Nothing of ours is open, so no slot will come free: the login is good for nothing.
-            self.close(tunnel, "every session refused");
-            let error = TunnelError::LoginRefused {
-                reason: "every session is refused",
-            };
-            self.on_connect_failed(&error, jitter, now);
+    fn request_slot(&mut self, tunnel: TunnelId) {
+        if let Some(Tunnel { purpose, .. }) = self.tunnels.get(&tunnel) {
+            self.effects.push(Effect::RequestSlot {
+                tunnel,
+                purpose: *purpose,
+            });
         }
     }
 
@@ -316,14 +271,12 @@ impl SupervisorCore {
     fn ready(&self) -> impl Iterator<Item = (TunnelId, &Channels)> {
         self.tunnels
             .iter()
-            .filter_map(|(id, tunnel)| match &tunnel.state {
-                TunnelState::Ready(channels) => Some((*id, channels)),
-                TunnelState::Retiring(_)
-                | TunnelState::Dialing
-                | TunnelState::Handshaking { .. }
-                | TunnelState::AwaitingGrant { .. }
-                | TunnelState::Authenticating { .. } => None,
-            })
+            .filter(|(_, tunnel)| matches!(tunnel.state, TunnelState::Ready(_)))
+            .filter_map(|(id, tunnel)| Some((*id, tunnel.state.channels()?)))
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.tunnels.values().any(|tunnel| tunnel.state.is_connecting())
     }
 
     fn is_authenticating(&self) -> bool {
@@ -375,10 +328,10 @@ impl SupervisorCore {
     }
 
     fn tunnel_on(&mut self, id: TunnelId, event: TunnelEvent) {
-        let Some(Tunnel { asked_at, state }) = self.tunnels.remove(&id) else {
+        let Some(tunnel) = self.tunnels.remove(&id) else {
             return;
         };
-        let state = state.after(event).unwrap_or_else(|state| {
+        let state = tunnel.state.after(event).unwrap_or_else(|state| {
             // Retiring twice is no news; everything else would be a fault of ours.
             if event != TunnelEvent::Retire {
                 tracing::error!(
@@ -390,7 +343,7 @@ impl SupervisorCore {
             }
             state
         });
-        self.tunnels.insert(id, Tunnel { asked_at, state });
+        self.tunnels.insert(id, Tunnel { state, ..tunnel });
     }
 
     // === What snapshots are made of ===
@@ -415,13 +368,34 @@ impl SupervisorCore {
         self.waiters.len()
     }
 
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.backoff.as_ref().map(|backoff| backoff.until)
+    pub(crate) fn failures(&self) -> u32 {
+        self.backoff.as_ref().map_or(0, |backoff| backoff.failures)
+    }
+
+    pub(crate) fn retry_at(&self, now: Instant) -> Option<Instant> {
+        self.held_back(now).map(|(until, _)| until)
+    }
+
+    /// Since when the head of the queue waits, and what for.
+    pub(crate) fn awaited(&self, now: Instant) -> Option<(Instant, &'static str)> {
+        let waiter = self.waiters.front()?;
+        let is_served = self
+            .ready()
+            .any(|(_, channels)| channels.serves(waiter.timeout, now));
+        let connecting = self.tunnels.values().find(|tunnel| tunnel.state.is_connecting());
+        let what = match connecting {
+            _ if is_served => "channel",
+            Some(tunnel) => tunnel.state.awaited(),
+            None => "retry",
+        };
+        Some((waiter.asked_at, what))
     }
 }
 
 #[cfg(test)]
 mod channel_tests;
+#[cfg(test)]
+mod planning_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

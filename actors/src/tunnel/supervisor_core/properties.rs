@@ -4,13 +4,14 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
+use super::super::life::Life;
 use super::super::state::TunnelState;
 use super::tests::{Table, refused_login, settings};
 use super::*;
 
 proptest! {
     #[test]
-    fn counts_hold(steps in prop::collection::vec((0u8..12, 1u64..4, 0u64..40), 1..200)) {
+    fn counts_hold(steps in prop::collection::vec((0u8..17, 1u64..5, 0u64..40), 1..200)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _guard = runtime.enter();
         let mut table = Table::new(CoreSettings { spare_channels: 1, ..settings() });
@@ -20,23 +21,32 @@ proptest! {
             let has_opening = table.core.channels(tunnel).is_some_and(|channels| channels.opening > 0);
             let leased = table.core.channels(tunnel).map_or(0, |channels| channels.leased);
             let event = match kind {
-                0..=2 => { asked += 1; Event::Ask { ask: asked } }
+                0..=2 => {
+                    asked += 1;
+                    Event::Ask { ask: asked, timeout: Duration::from_secs(seconds * 3) }
+                }
                 3 if matches!(table.core.grant, Grant::Pushing) =>
                     Event::KeyPushed { pushed_at: table.now, request_id: None },
-                4 => Event::Dialed { tunnel, max_duration: None },
+                4 => Event::Dialed { tunnel, life: Some(Life::new(table.now, Duration::from_secs(90))) },
                 5 => Event::Handshaken { tunnel },
                 6 => Event::LoggedIn { tunnel },
                 7 if has_opening => Event::ChannelOpened { tunnel },
                 8 if has_opening => Event::ChannelRefused { tunnel, retry_after: Duration::from_millis(10), jitter: 0.5 },
                 9 if leased > 0 => Event::Leases { tunnel, live: leased - 1 },
                 10 => Event::ConnectFailed { tunnel, error: refused_login(), jitter: 0.5 },
-                11 => Event::Lost { tunnel },
+                11 => Event::Lost { tunnel, jitter: 1.0 },
+                12 => Event::Located { tunnel, by_endpoint: seconds % 2 == 0 },
+                13 => Event::SlotGranted { tunnel },
+                14 => Event::EndpointRefused { tunnel },
+                15 => Event::GiveWay { tunnel, if_second: seconds % 2 == 0 },
                 _ => { table.now += Duration::from_secs(seconds); Event::Wake }
             };
             // Only events that a shell could send: a step's result for a tunnel that is at that step.
             let state = table.core.tunnels().get(&tunnel).map(|tunnel| tunnel.state.name());
             let fits = match &event {
-                Event::Dialed { .. } => state == Some("dialing"),
+                Event::Located { .. } => state == Some("locating"),
+                Event::SlotGranted { .. } => state == Some("awaiting_slot"),
+                Event::Dialed { .. } | Event::EndpointRefused { .. } => state == Some("dialing"),
                 Event::Handshaken { .. } => state == Some("handshaking"),
                 Event::LoggedIn { .. } => state == Some("authenticating"),
                 Event::ConnectFailed { .. } =>
@@ -57,9 +67,13 @@ proptest! {
             let waits_for_nothing = table.core.waiters() > 0 && table.core.tunnels().is_empty();
             prop_assert!(!waits_for_nothing || wake.is_some(), "someone waits for nothing");
             prop_assert_eq!(answered.len() + table.core.waiters(), usize::try_from(asked).unwrap());
-            let usable = table.core.tunnels().values()
-                .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_))).count();
-            prop_assert!(usable <= 2);
+            let lasting = table.core.tunnels().values().filter(|tunnel| match &tunnel.state {
+                TunnelState::Retiring(_) => false,
+                TunnelState::Ready(channels) =>
+                    table.core.successor_due(channels).is_none_or(|due| now < due),
+                _ => true,
+            });
+            prop_assert!(lasting.count() <= 2);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::SupervisorCore;
 use super::event::{Effect, TunnelId};
-use super::{SupervisorCore, Tunnel};
 use crate::tunnel::failure::TunnelError;
 use crate::tunnel::grant::{Grant, GrantEvent};
 use crate::tunnel::state::{TunnelEvent, TunnelState};
@@ -12,18 +12,30 @@ impl SupervisorCore {
     pub(super) fn settle(&mut self, now: Instant) {
         self.expire_waiters(now);
         self.clear_due_retries(now);
-        self.hand_over_spares();
-        self.open_channels();
+        self.retire_aged(now);
+        self.hand_over_spares(now);
+        self.open_channels(now);
         self.dial_if_needed(now);
         self.log_in(now);
+        self.leave_endpoint_queue(now);
         self.close_unused(now);
     }
 
     fn expire_waiters(&mut self, now: Instant) {
+        if self.waiters.front().is_none_or(|waiter| now < waiter.deadline) {
+            return;
+        }
+        let awaits_endpoint =
+            matches!(self.awaited(now), Some((_, what)) if what == TunnelState::AwaitingSlot.awaited());
         while let Some(waiter) = self.waiters.pop_front_if(|waiter| waiter.deadline <= now) {
+            let error = if awaits_endpoint {
+                TunnelError::EndpointBusy
+            } else {
+                TunnelError::StartTimeout
+            };
             self.effects.push(Effect::Refuse {
                 ask: waiter.ask,
-                error: TunnelError::StartTimeout,
+                error,
             });
         }
     }
@@ -36,41 +48,50 @@ impl SupervisorCore {
         }
     }
 
-    fn hand_over_spares(&mut self) {
-        for (id, tunnel) in &mut self.tunnels {
-            let TunnelState::Ready(channels) = &mut tunnel.state else {
+    /// In the order of the queue; whoever needs more life than the spare channels' tunnels have is passed over.
+    fn hand_over_spares(&mut self, now: Instant) {
+        let mut place = 0;
+        while let Some(waiter) = self.waiters.get(place)
+            && self.ready().any(|(_, channels)| channels.spares > 0)
+        {
+            let (ask, timeout, temperature) = (waiter.ask, waiter.timeout, waiter.temperature);
+            let suited = self
+                .ready()
+                .find(|(_, channels)| channels.spares > 0 && channels.serves(timeout, now));
+            let Some((tunnel, _)) = suited else {
+                place += 1;
                 continue;
             };
-            while channels.spares > 0
-                && let Some(waiter) = self.waiters.pop_front()
-            {
-                channels.hand_over();
-                let (ask, temperature) = (waiter.ask, waiter.temperature);
-                self.effects.push(Effect::HandOver {
-                    ask,
-                    tunnel: *id,
-                    temperature,
-                });
-            }
+            self.waiters.remove(place);
+            self.with_channels(tunnel, |channels| channels.hand_over());
+            self.effects.push(Effect::HandOver {
+                ask,
+                tunnel,
+                temperature,
+            });
         }
     }
 
-    fn open_channels(&mut self) {
+    fn open_channels(&mut self, now: Instant) {
         let on_the_way: usize = self.ready().map(|(_, channels)| channels.opening).sum();
         let mut needed = self.waiters.len().saturating_sub(on_the_way);
-        let nobody_waits = self.waiters.is_empty();
         for (id, tunnel) in &mut self.tunnels {
             let TunnelState::Ready(channels) = &mut tunnel.state else {
                 continue;
             };
-            let spares_missing = if nobody_waits {
+            let mut wanted = if self.waiters.is_empty() {
                 self.settings
                     .spare_channels
                     .saturating_sub(channels.spares + channels.opening)
+            } else if channels.serves(self.longest_timeout, now) {
+                needed
             } else {
-                0
+                let suited = self
+                    .waiters
+                    .iter()
+                    .filter(|waiter| channels.serves(waiter.timeout, now));
+                needed.min(suited.count().saturating_sub(channels.opening))
             };
-            let mut wanted = needed.max(spares_missing);
             while wanted > 0 && channels.has_room() {
                 channels.opening += 1;
                 wanted -= 1;
@@ -78,37 +99,6 @@ impl SupervisorCore {
                 self.effects.push(Effect::OpenChannel { tunnel: *id });
             }
         }
-    }
-
-    /// A tunnel when there is none, a second one only when every channel of the first is taken and someone waits.
-    fn dial_if_needed(&mut self, now: Instant) {
-        let on_the_way: usize = self.ready().map(|(_, channels)| channels.opening).sum();
-        let is_connecting = self.tunnels.values().any(|tunnel| tunnel.state.is_connecting());
-        let usable = self
-            .tunnels
-            .values()
-            .filter(|tunnel| !matches!(tunnel.state, TunnelState::Retiring(_)))
-            .count();
-        let backing_off = self.backoff.as_ref().is_some_and(|backoff| now < backoff.until);
-        let has_free_channel = self.ready().any(|(_, channels)| channels.in_use() < channels.cap);
-        if self.waiters.len() <= on_the_way
-            || has_free_channel
-            || is_connecting
-            || usable >= self.settings.max_tunnels
-            || backing_off
-        {
-            return;
-        }
-        self.last_tunnel += 1;
-        let tunnel = self.last_tunnel;
-        self.tunnels.insert(
-            tunnel,
-            Tunnel {
-                asked_at: now,
-                state: TunnelState::Dialing,
-            },
-        );
-        self.effects.push(Effect::Dial { tunnel });
     }
 
     /// A key beside dial and key exchange; a login when both are there.
@@ -120,8 +110,13 @@ impl SupervisorCore {
             self.grant_on(GrantEvent::Expired);
             self.effects.push(Effect::ForgetKey);
         }
+        // Not while an endpoint's connection is waited for: the key could be too old by then.
         let is_wanted = self.tunnels.values().any(|tunnel| {
-            tunnel.state.is_connecting() && !matches!(tunnel.state, TunnelState::Authenticating { .. })
+            tunnel.state.is_connecting()
+                && !matches!(
+                    tunnel.state,
+                    TunnelState::AwaitingSlot | TunnelState::Authenticating { .. }
+                )
         });
         if is_wanted && self.grant == Grant::None && !is_authenticating {
             self.grant_on(GrantEvent::Push);
@@ -133,10 +128,24 @@ impl SupervisorCore {
                 .iter()
                 .filter(|(_, t)| matches!(t.state, TunnelState::AwaitingGrant { .. }));
             for tunnel in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-                self.tunnel_on(tunnel, TunnelEvent::LoginStarted);
-                self.effects.push(Effect::Authenticate { tunnel });
+                self.start_login(tunnel, now);
             }
         }
+    }
+
+    /// Another login on the instance may have been refused while this tunnel was on its way.
+    fn start_login(&mut self, tunnel: TunnelId, now: Instant) {
+        let Some(until) = self.refused_logins.blocked_until(now) else {
+            self.tunnel_on(tunnel, TunnelEvent::LoginStarted);
+            self.effects.push(Effect::Authenticate { tunnel });
+            return;
+        };
+        self.close(tunnel, "the instance has refused too many logins lately");
+        let error = TunnelError::BackingOff {
+            cause: self.too_many_refused_logins(),
+            retry_after: until.saturating_duration_since(now),
+        };
+        self.refuse_stranded(&error, now);
     }
 
     fn close_unused(&mut self, now: Instant) {
@@ -155,6 +164,8 @@ impl SupervisorCore {
                 }
                 TunnelState::Ready(_)
                 | TunnelState::Retiring(_)
+                | TunnelState::Locating
+                | TunnelState::AwaitingSlot
                 | TunnelState::Dialing
                 | TunnelState::Handshaking { .. }
                 | TunnelState::AwaitingGrant { .. }

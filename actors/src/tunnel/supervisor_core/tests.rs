@@ -1,3 +1,4 @@
+use super::super::life::Life;
 use super::super::state::TunnelState;
 use super::*;
 
@@ -19,18 +20,41 @@ pub(super) fn settings() -> CoreSettings {
 pub(super) struct Table {
     pub(super) core: SupervisorCore,
     pub(super) now: Instant,
+    /// Of the tunnels that connect.
+    pub(super) life: Duration,
+}
+
+pub(super) fn asks(ask: AskId) -> Event {
+    let timeout = Duration::from_secs(30);
+    Event::Ask { ask, timeout }
 }
 
 impl Table {
     pub(super) fn new(settings: CoreSettings) -> Self {
         Self {
-            core: SupervisorCore::new(settings),
+            core: SupervisorCore::new(settings, RefusedLogins::default()),
             now: Instant::now(),
+            life: Duration::from_secs(3_600),
         }
     }
 
-    /// Feeds an event and names the effects.
+    /// Feeds an event and names the effects. The way needs no endpoint: it is found at once.
     pub(super) fn on(&mut self, event: Event) -> Vec<String> {
+        let mut effects = self.feed(event);
+        while let Some(place) = effects.iter().position(|effect| effect.starts_with("locate ")) {
+            let tunnel = effects
+                .remove(place)
+                .trim_start_matches("locate ")
+                .parse()
+                .unwrap();
+            let by_endpoint = false;
+            let located = self.feed(Event::Located { tunnel, by_endpoint });
+            effects.splice(place..place, located);
+        }
+        effects
+    }
+
+    pub(super) fn feed(&mut self, event: Event) -> Vec<String> {
         self.core.on(event, self.now).iter().map(name).collect()
     }
 
@@ -51,7 +75,7 @@ impl Table {
     pub(super) fn connect(&mut self, tunnel: TunnelId) -> Vec<String> {
         self.on(Event::Dialed {
             tunnel,
-            max_duration: Some(Duration::from_secs(3_600)),
+            life: Some(Life::new(self.now, self.life)),
         });
         self.on(Event::Handshaken { tunnel });
         self.on(Event::LoggedIn { tunnel })
@@ -66,6 +90,9 @@ fn name(effect: &Effect) -> String {
     match effect {
         Effect::PushKey => "push".to_owned(),
         Effect::ForgetKey => "forget".to_owned(),
+        Effect::Locate { tunnel } => format!("locate {tunnel}"),
+        Effect::RequestSlot { tunnel, purpose } => format!("request slot {tunnel} {}", purpose.name()),
+        Effect::KeepSlot { tunnel } => format!("keep slot {tunnel}"),
         Effect::Dial { tunnel } => format!("dial {tunnel}"),
         Effect::Authenticate { tunnel } => format!("log in {tunnel}"),
         Effect::OpenChannel { tunnel } => format!("open {tunnel}"),
@@ -88,12 +115,12 @@ pub(super) fn refused_login() -> TunnelError {
 #[tokio::test]
 async fn single_flight_and_overlap() {
     let mut table = Table::new(settings());
-    assert_eq!(table.on(Event::Ask { ask: 1 }), ["dial 1", "push"]);
-    assert_eq!(table.on(Event::Ask { ask: 2 }), [""; 0]);
+    assert_eq!(table.on(asks(1)), ["dial 1", "push"]);
+    assert_eq!(table.on(asks(2)), [""; 0]);
     assert_eq!(
         table.on(Event::Dialed {
             tunnel: 1,
-            max_duration: None
+            life: None
         }),
         [""; 0]
     );
@@ -106,18 +133,18 @@ async fn single_flight_and_overlap() {
     assert_eq!(table.on(Event::LoggedIn { tunnel: 1 }), ["open 1", "open 1"]);
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
-    assert_eq!(table.on(Event::Ask { ask: 3 }), ["open 1"]);
+    assert_eq!(table.on(asks(3)), ["open 1"]);
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 3 of 1 Warm"]);
 }
 
 #[tokio::test]
 async fn key_first_then_transport() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     assert_eq!(table.pushed(), [""; 0]);
     table.on(Event::Dialed {
         tunnel: 1,
-        max_duration: None,
+        life: None,
     });
     assert_eq!(table.on(Event::Handshaken { tunnel: 1 }), ["log in 1"]);
 }
@@ -125,11 +152,11 @@ async fn key_first_then_transport() {
 #[tokio::test]
 async fn a_grant_past_its_margin_is_pushed_anew_before_the_login() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.on(Event::Dialed {
         tunnel: 1,
-        max_duration: None,
+        life: None,
     });
     table.now += Duration::from_secs(20);
     table.core.waiters[0].deadline = table.now + Duration::from_secs(60);
@@ -141,11 +168,11 @@ async fn a_grant_past_its_margin_is_pushed_anew_before_the_login() {
 #[tokio::test]
 async fn no_push_while_a_login_is_pending() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.on(Event::Dialed {
         tunnel: 1,
-        max_duration: None,
+        life: None,
     });
     table.now += Duration::from_secs(25);
     assert_eq!(table.on(Event::Handshaken { tunnel: 1 }), ["log in 1"]);
@@ -162,71 +189,73 @@ async fn no_push_while_a_login_is_pending() {
 async fn second_tunnel_only_when_all_channels_are_taken_and_someone_waits() {
     let mut table = Table::new(settings());
     for ask in 1..=3 {
-        table.on(Event::Ask { ask });
+        table.on(asks(ask));
     }
     table.pushed();
     assert_eq!(table.connect(1), ["open 1", "open 1", "open 1"]);
     for _ in 0..3 {
         table.on(Event::ChannelOpened { tunnel: 1 });
     }
-    assert_eq!(table.on(Event::Ask { ask: 4 }), ["dial 2"], "the grant is reused");
-    assert_eq!(table.on(Event::Ask { ask: 5 }), [""; 0]);
+    assert_eq!(table.on(asks(4)), ["dial 2"], "the grant is reused");
+    assert_eq!(table.on(asks(5)), [""; 0]);
     table.on(Event::Dialed {
         tunnel: 2,
-        max_duration: None,
+        life: None,
     });
     assert_eq!(table.on(Event::Handshaken { tunnel: 2 }), ["log in 2"]);
     assert_eq!(table.on(Event::LoggedIn { tunnel: 2 }), ["open 2", "open 2"]);
     table.on(Event::ChannelOpened { tunnel: 2 });
     table.on(Event::ChannelOpened { tunnel: 2 });
-    table.on(Event::Ask { ask: 6 });
+    table.on(asks(6));
     table.on(Event::ChannelOpened { tunnel: 2 });
-    assert_eq!(table.on(Event::Ask { ask: 7 }), [""; 0], "never a third");
+    assert_eq!(table.on(asks(7)), [""; 0], "never a third");
 }
 
 #[tokio::test]
 async fn failures_are_told_to_all_and_backed_off_from() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
-    table.on(Event::Ask { ask: 2 });
+    table.on(asks(1));
+    table.on(asks(2));
     table.pushed();
     let failed = |tunnel| Event::ConnectFailed {
         tunnel,
-        error: refused_login(),
+        error: TunnelError::HostKeyChanged,
         jitter: 1.0,
     };
     assert_eq!(
         table.on(failed(1)),
-        ["forget", "refuse 1 login_refused", "refuse 2 login_refused"]
+        ["refuse 1 host_key_changed", "refuse 2 host_key_changed"]
     );
     assert_eq!(
-        table.on(Event::Ask { ask: 3 }),
-        ["refuse 3 login_refused"],
+        table.on(asks(3)),
+        ["refuse 3 host_key_changed"],
         "at once, with the cause"
     );
     let mut expected = [1_u64, 2, 4, 8, 16, 30, 30].into_iter();
     for tunnel in 2..=7 {
         let pause = Duration::from_secs(expected.next().unwrap());
-        assert_eq!(table.core.retry_at(), Some(table.now + pause));
+        assert_eq!(table.core.retry_at(table.now), Some(table.now + pause));
         table.now += pause;
-        assert_eq!(
-            table.on(Event::Ask { ask: tunnel }),
-            [format!("dial {tunnel}"), "push".to_owned()]
-        );
-        table.pushed();
+        let effects = table.on(asks(tunnel));
+        assert!(effects.contains(&format!("dial {tunnel}")), "{effects:?}");
+        if table.core.grant == Grant::Pushing {
+            table.pushed();
+        }
         table.on(failed(tunnel));
     }
     table.now += Duration::from_secs(30);
-    table.on(Event::Ask { ask: 100 });
+    table.on(asks(100));
     table.pushed();
     table.connect(8);
-    assert_eq!(table.core.retry_at(), None, "a login ends the back-off");
+    assert_eq!(table.core.failures(), 7, "a login alone proves nothing");
+    table.on(Event::ChannelOpened { tunnel: 8 });
+    assert_eq!((table.core.failures(), table.core.retry_at(table.now)), (0, None));
 }
 
 #[tokio::test]
 async fn a_failed_push_ends_what_waits_for_it() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     let effects = table.on(Event::KeyPushFailed {
         error: refused_login(),
         jitter: 0.0,
@@ -238,17 +267,13 @@ async fn a_failed_push_ends_what_waits_for_it() {
 /// A stopped instance fails both: the endpoint can't reach it, and the key push knows why.
 #[tokio::test]
 async fn the_key_push_has_the_last_word_on_a_failed_dial() {
-    let unreachable = || TunnelError::Handshake {
-        peer_said: None,
-        source: None,
-    };
     let failed = || Event::ConnectFailed {
         tunnel: 1,
-        error: unreachable(),
+        error: TunnelError::LoginPenalised,
         jitter: 0.0,
     };
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     assert_eq!(table.on(failed()), [""; 0], "the push is still under way");
     let effects = table.on(Event::KeyPushFailed {
         error: refused_login(),
@@ -257,18 +282,76 @@ async fn the_key_push_has_the_last_word_on_a_failed_dial() {
     assert_eq!(effects, ["refuse 1 login_refused"]);
 
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.on(failed());
-    assert_eq!(table.pushed(), ["refuse 1 target_unreachable"]);
+    assert_eq!(table.pushed(), ["refuse 1 login_penalised"]);
+}
+
+fn cut() -> TunnelError {
+    TunnelError::Handshake {
+        peer_said: None,
+        source: None,
+    }
+}
+
+/// One cut is absorbed for those who wait; the second is their answer. Newcomers hear of it at once.
+#[tokio::test]
+async fn a_connection_cut_on_its_way_up_is_tried_once_more() {
+    let failed = |tunnel| Event::ConnectFailed {
+        tunnel,
+        error: cut(),
+        jitter: 1.0,
+    };
+    let mut table = Table::new(settings());
+    table.on(asks(1));
+    table.pushed();
+    assert_eq!(table.on(failed(1)), [""; 0]);
+    assert_eq!(table.core.awaited(table.now).unwrap().1, "retry");
+    assert_eq!(table.on(asks(2)), ["refuse 2 target_unreachable"]);
+    assert_eq!(
+        table.core.next_wake(table.now),
+        Some(table.now + Duration::from_secs(1))
+    );
+    assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
+    assert_eq!(table.on(failed(2)), ["refuse 1 target_unreachable"]);
+
+    let mut table = Table::new(settings());
+    table.on(asks(1));
+    assert_eq!(table.on(failed(1)), [""; 0]);
+    let error = refused_login();
+    let jitter = 0.0;
+    assert_eq!(
+        table.on(Event::KeyPushFailed { error, jitter }),
+        ["refuse 1 login_refused"],
+        "the key push still has the last word"
+    );
+}
+
+/// An sshd that hangs up on everyone right after the login must not be dialled without end.
+#[tokio::test]
+async fn a_tunnel_lost_before_it_carried_anything_counts_as_a_failure() {
+    let mut table = Table::new(settings());
+    table.on(asks(1));
+    table.pushed();
+    table.connect(1);
+    let lost = |tunnel| Event::Lost { tunnel, jitter: 1.0 };
+    assert_eq!(table.on(lost(1)), [""; 0]);
+    assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
+    table.connect(2);
+    assert_eq!(table.on(lost(2)), ["refuse 1 tunnel_lost"]);
+    assert_eq!(
+        table.core.retry_at(table.now),
+        Some(table.now + Duration::from_secs(2))
+    );
 }
 
 #[tokio::test]
 async fn waiters_leave_after_the_start_timeout_and_on_withdrawal() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.now += Duration::from_secs(1);
-    table.on(Event::Ask { ask: 2 });
-    table.on(Event::Ask { ask: 3 });
+    table.on(asks(2));
+    table.on(asks(3));
     table.on(Event::Withdraw { ask: 2 });
     assert_eq!(table.core.waiters(), 2);
     assert_eq!(table.pass(Duration::from_secs(29)), ["refuse 1 start_timeout"]);
@@ -281,14 +364,14 @@ async fn the_queue_is_bounded() {
         max_waiters: 1,
         ..settings()
     });
-    table.on(Event::Ask { ask: 1 });
-    assert_eq!(table.on(Event::Ask { ask: 2 }), ["refuse 2 instance_busy"]);
+    table.on(asks(1));
+    assert_eq!(table.on(asks(2)), ["refuse 2 instance_busy"]);
 }
 
 #[tokio::test]
 async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
@@ -309,14 +392,20 @@ async fn a_lost_tunnel_is_replaced_for_those_who_wait() {
         ..settings()
     });
     for ask in 1..=4 {
-        table.on(Event::Ask { ask });
+        table.on(asks(ask));
     }
     table.pushed();
     table.connect(1);
     for _ in 0..3 {
         table.on(Event::ChannelOpened { tunnel: 1 });
     }
-    assert_eq!(table.on(Event::Lost { tunnel: 1 }), ["dial 2"]);
+    assert_eq!(
+        table.on(Event::Lost {
+            tunnel: 1,
+            jitter: 1.0
+        }),
+        ["dial 2"]
+    );
     assert_eq!(
         table.on(Event::Leases { tunnel: 1, live: 0 }),
         [""; 0],
@@ -327,8 +416,8 @@ async fn a_lost_tunnel_is_replaced_for_those_who_wait() {
 #[tokio::test]
 async fn a_poisoned_tunnel_takes_no_lease_and_goes_with_the_last() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
-    table.on(Event::Ask { ask: 2 });
+    table.on(asks(1));
+    table.on(asks(2));
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
@@ -336,7 +425,7 @@ async fn a_poisoned_tunnel_takes_no_lease_and_goes_with_the_last() {
     table.on(Event::Poisoned { tunnel: 1 });
     table.on(Event::Leases { tunnel: 1, live: 1 });
     assert!(matches!(table.core.tunnels()[&1].state, TunnelState::Retiring(_)));
-    assert_eq!(table.on(Event::Ask { ask: 3 }), ["dial 2"]);
+    assert_eq!(table.on(asks(3)), ["dial 2"]);
     assert_eq!(
         table.on(Event::Leases { tunnel: 1, live: 0 }),
         ["close 1 retired"]
@@ -350,13 +439,13 @@ async fn shutdown_refuses_retires_and_closes() {
         channel_cap: 1,
         ..settings()
     });
-    table.on(Event::Ask { ask: 1 });
-    table.on(Event::Ask { ask: 2 });
+    table.on(asks(1));
+    table.on(asks(2));
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.on(Event::Shutdown), ["refuse 2 shutting_down"]);
-    assert_eq!(table.on(Event::Ask { ask: 3 }), ["refuse 3 shutting_down"]);
+    assert_eq!(table.on(asks(3)), ["refuse 3 shutting_down"]);
     assert_eq!(
         table.on(Event::Leases { tunnel: 1, live: 0 }),
         ["close 1 retired"]
@@ -367,7 +456,7 @@ async fn shutdown_refuses_retires_and_closes() {
 #[tokio::test]
 async fn no_wake_is_due_in_the_past() {
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.on(Event::ConnectFailed {
         tunnel: 1,
@@ -375,7 +464,7 @@ async fn no_wake_is_due_in_the_past() {
         jitter: 0.0,
     });
     table.now += Duration::from_secs(2);
-    table.on(Event::Ask { ask: 2 });
+    table.on(asks(2));
     table.pass(Duration::from_millis(1));
     assert!(
         table.core.next_wake(table.now).unwrap() > table.now,
@@ -383,13 +472,13 @@ async fn no_wake_is_due_in_the_past() {
     );
 
     let mut table = Table::new(settings());
-    table.on(Event::Ask { ask: 1 });
+    table.on(asks(1));
     table.pushed();
     table.now += Duration::from_secs(29);
-    table.on(Event::Ask { ask: 2 });
+    table.on(asks(2));
     table.on(Event::Dialed {
         tunnel: 1,
-        max_duration: None,
+        life: None,
     });
     table.on(Event::Handshaken { tunnel: 1 });
     table.pass(Duration::from_secs(17));

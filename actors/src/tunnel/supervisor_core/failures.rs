@@ -1,0 +1,142 @@
+//! What failed, who is told, and when it is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::event::{Effect, TunnelId};
+use super::{BackOff, SupervisorCore, Waiter};
+use crate::tunnel::failure::TunnelError;
+use crate::tunnel::grant::{Grant, GrantEvent};
+use crate::tunnel::state::TunnelState;
+
+/// Longest pause between two tries to connect.
+const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
+/// sshd's penalties last at least this long (sshd_config(5), PerSourcePenalties, `min`).
+const SHORTEST_PENALTY: Duration = Duration::from_secs(15);
+
+impl SupervisorCore {
+    pub(super) fn on_key_push_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
+        self.grant_on(GrantEvent::Failed);
+        self.untold = None;
+        self.close_connecting("key push failed");
+        self.on_connect_failed(error, jitter, now);
+    }
+
+    /// The tunnel is forgotten already. Those who wait have another one to wait for, or learn the cause.
+    pub(super) fn on_connect_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
+        let failures = self.failures().saturating_add(1);
+        let doubled =
+            Duration::from_secs(1).saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
+        // Between half and all of it, so that many instances behind one failed endpoint don't try in step.
+        let mut pause = doubled
+            .min(BACKOFF_LIMIT)
+            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        if matches!(error, TunnelError::LoginPenalised) {
+            pause = pause.max(SHORTEST_PENALTY);
+        }
+        if error.is_a_refused_login() {
+            self.refused_logins.add(now);
+        }
+        let until = (now + pause).max(self.refused_logins.blocked_until(now).unwrap_or(now));
+        self.backoff = Some(BackOff {
+            until,
+            failures,
+            cause: Arc::new(error.clone()),
+        });
+        if failures == 1 && error.is_a_cut() {
+            // A first cut is nobody's answer: whoever waits has time left, and waits for the next tunnel.
+            return;
+        }
+        if self.grant == Grant::Pushing {
+            self.untold = Some(error.clone());
+        } else {
+            self.refuse_stranded(error, now);
+        }
+    }
+
+    /// A tunnel that was in use is replaced at once, as long as someone waits. One that broke before it carried anything
+    /// counts as a failed connection, or an sshd that hangs up after each login would be dialled without end.
+    pub(super) fn on_lost(&mut self, tunnel: TunnelId, jitter: f64, now: Instant) {
+        let lost = self.tunnels.remove(&tunnel);
+        let was_of_use = lost
+            .and_then(|tunnel| tunnel.state.channels().map(|channels| channels.was_leased))
+            .unwrap_or(true);
+        if !was_of_use {
+            self.on_connect_failed(&TunnelError::Lost, jitter, now);
+        }
+    }
+
+    /// Tells those who wait and have no tunnel to wait for.
+    pub(super) fn refuse_stranded(&mut self, error: &TunnelError, now: Instant) {
+        if self.is_connecting() {
+            return;
+        }
+        let tunnels = &self.tunnels;
+        let effects = &mut self.effects;
+        self.waiters.retain(|waiter: &Waiter| {
+            let is_served = tunnels.values().any(|tunnel| match &tunnel.state {
+                TunnelState::Ready(channels) => channels.serves(waiter.timeout, now),
+                _ => false,
+            });
+            if !is_served {
+                effects.push(Effect::Refuse {
+                    ask: waiter.ask,
+                    error: error.clone(),
+                });
+            }
+            is_served
+        });
+    }
+
+    /// A key that the instance refused is not tried again: the next login gets a fresh one.
+    pub(super) fn distrust_grant_after(&mut self, error: &TunnelError) {
+        if matches!(error, TunnelError::LoginRefused { .. }) && matches!(self.grant, Grant::Live { .. }) {
+            self.grant_on(GrantEvent::Expired);
+            self.effects.push(Effect::ForgetKey);
+        }
+    }
+
+    pub(super) fn on_channel_refused(
+        &mut self,
+        tunnel: TunnelId,
+        retry_after: Duration,
+        jitter: f64,
+        now: Instant,
+    ) {
+        let retry_at = now + retry_after;
+        self.with_channels(tunnel, |channels| channels.refused(retry_at, now));
+        let is_bare = self
+            .channels(tunnel)
+            .is_some_and(|channels| channels.in_use() == 0 && !channels.slot_may_be_late(now));
+        if is_bare {
+            // Nothing of ours is open, so no slot will come free: the login is good for nothing.
+            self.close(tunnel, "every session refused");
+            let error = TunnelError::LoginRefused {
+                reason: "every session is refused",
+            };
+            self.on_connect_failed(&error, jitter, now);
+        }
+    }
+
+    /// Why nothing is dialled now, and until when: after a failure here, or after too many refused logins on the instance
+    /// whoever they were for.
+    pub(super) fn held_back(&self, now: Instant) -> Option<(Instant, Arc<TunnelError>)> {
+        let own = self.backoff.as_ref().filter(|backoff| now < backoff.until);
+        own.map(|backoff| (backoff.until, Arc::clone(&backoff.cause)))
+            .or_else(|| {
+                let until = self.refused_logins.blocked_until(now)?;
+                Some((until, self.too_many_refused_logins()))
+            })
+    }
+
+    pub(super) fn too_many_refused_logins(&self) -> Arc<TunnelError> {
+        let own = self.backoff.as_ref().map(|backoff| Arc::clone(&backoff.cause));
+        own.filter(|cause| cause.is_a_refused_login()).unwrap_or_else(|| {
+            Arc::new(TunnelError::LoginRefused {
+                reason: "the instance has refused too many logins lately",
+            })
+        })
+    }
+}
