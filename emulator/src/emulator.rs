@@ -9,6 +9,9 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::counters::Counters;
+use crate::faults::Faults;
+use crate::host_key::HostKey;
 use crate::http;
 use crate::settings::{InstanceState, Settings};
 use crate::shared::Shared;
@@ -75,9 +78,50 @@ impl Emulator {
         self.shared.set_instance_state(instance_id, state)
     }
 
+    /// Replaces all faults of an instance. False when there is no such instance.
+    pub fn set_faults(&self, instance_id: &str, faults: Faults) -> bool {
+        self.update_faults(instance_id, |current| *current = faults)
+    }
+
+    /// Changes some faults of an instance. False when there is no such instance.
+    pub fn update_faults(&self, instance_id: &str, change: impl FnOnce(&mut Faults)) -> bool {
+        let entry = self.shared.instance(instance_id);
+        entry.map(|entry| entry.faults.update(change)).is_some()
+    }
+
+    /// The faults of an instance, counted down to what is left of them. `None` when there is no such instance.
+    #[must_use]
+    pub fn faults(&self, instance_id: &str) -> Option<Faults> {
+        Some(self.shared.instance(instance_id)?.faults.get())
+    }
+
+    /// Gives an in-process instance another host key, as if it were installed anew. Connections that are past their key
+    /// exchange stay. False when there is no such instance or an external sshd stands behind it.
+    pub fn set_host_key(&self, instance_id: &str, host_key: HostKey) -> bool {
+        self.shared
+            .instance(instance_id)
+            .is_some_and(|entry| entry.set_host_key(host_key))
+    }
+
     /// Cuts all open tunnels of an instance as a network failure would, without a CLOSE frame. Returns how many.
     pub fn cut_tunnels(&self, instance_id: &str) -> usize {
-        self.shared.cut_tunnels(instance_id)
+        self.shared.tunnels_of(instance_id, |tunnel| tunnel.cut.cancel())
+    }
+
+    /// Stalls all open tunnels of an instance, as a network that loses every packet would: nothing arrives, nothing is
+    /// answered, nothing is closed, and a client that leaves is not noticed. New tunnels are not touched. Returns how many.
+    pub fn stall_tunnels(&self, instance_id: &str) -> usize {
+        self.shared.tunnels_of(instance_id, |tunnel| {
+            tunnel.stalled.send_replace(true);
+        })
+    }
+
+    /// Lets all open tunnels of an instance carry again, as after TCP's retransmissions: what was under way arrives late
+    /// and in order. Returns how many tunnels are open.
+    pub fn resume_tunnels(&self, instance_id: &str) -> usize {
+        self.shared.tunnels_of(instance_id, |tunnel| {
+            tunnel.stalled.send_replace(false);
+        })
     }
 
     /// Ends the listener, all tunnels and SSH connections, kills what in-process sessions still run, and returns
@@ -91,23 +135,6 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         self.shared.cancel();
     }
-}
-
-/// Numbers for tests and for an operator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Keys accepted by `SendSSHPublicKey` since the start.
-    pub pushes: u64,
-    /// Tunnels open now.
-    pub tunnels_open: usize,
-    /// Tunnels opened since the start.
-    pub tunnels_opened: u64,
-    /// The most tunnels that were open at once.
-    pub tunnels_peak: usize,
-    /// Sessions of in-process instances that take a slot now.
-    pub sessions_open: usize,
-    /// Commands that in-process instances started since the start.
-    pub commands_started: u64,
 }
 
 /// Why an emulator did not start.

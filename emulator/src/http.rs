@@ -2,7 +2,6 @@
 //!
 //! It owns the bounds on connections and bodies. It must know nothing of what the APIs do.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -39,6 +39,11 @@ const MAX_BODY: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// The connection is to be closed instead of an answer.
+#[derive(Debug, Error)]
+#[error("the emulator was told to hang up")]
+pub(crate) struct HungUp;
 
 /// Accepts until the emulator stops.
 pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -86,7 +91,7 @@ where
     let stopping = shared.stopping().clone();
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(route(request, &shared).await) }
+        async move { route(request, &shared).await }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,10 +109,10 @@ where
     }
 }
 
-async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
+async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Answer, HungUp> {
     let request_id = Uuid::new_v4().to_string();
     let mut answer = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/openTunnel") => open_tunnel::answer(request, shared, &request_id),
+        (&Method::GET, "/openTunnel") => open_tunnel::answer(request, shared, &request_id).await?,
         (&Method::POST, "/") => {
             let (head, body) = request.into_parts();
             match read_body(body).await {
@@ -120,7 +125,7 @@ async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         answer.headers_mut().insert("x-amzn-requestid", value);
     }
-    answer
+    Ok(answer)
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, StatusCode> {

@@ -6,12 +6,15 @@
 
 mod authorized_keys;
 mod clock;
+mod counters;
 mod emulator;
+mod faults;
 mod host_key;
 mod http;
 mod instance;
 mod keys;
 mod open_tunnel;
+mod pump;
 mod relay;
 mod send_key;
 mod settings;
@@ -19,7 +22,9 @@ mod shared;
 mod sigv4;
 
 pub use clock::WallClock;
-pub use emulator::{Counters, Emulator, EmulatorError};
+pub use counters::Counters;
+pub use emulator::{Emulator, EmulatorError};
+pub use faults::{Cut, CutAt, Faults, Times, TunnelRefusal};
 pub use host_key::{HostKey, HostKeyError};
 pub use instance::current_os_user;
 pub use settings::{Credentials, Instance, InstanceBackend, InstanceState, Settings};

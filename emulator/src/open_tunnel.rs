@@ -16,10 +16,11 @@ use thiserror::Error;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::clock::WallClock;
-use crate::http::{Answer, json};
+use crate::faults::TunnelRefusal;
+use crate::http::{Answer, HungUp, json};
 use crate::relay::{self, Tunnel};
 use crate::send_key::SIGNING_NAME;
-use crate::shared::{InstanceEntry, Shared};
+use crate::shared::{InstanceEntry, Shared, TunnelSlot};
 use crate::sigv4::{SignatureError, Verifier, decoded_query, single};
 
 /// Longest tunnel that a URL may ask for, in seconds (AWS CLI, `--max-tunnel-duration`).
@@ -38,11 +39,14 @@ enum Refusal {
     NoEndpoint { id: String },
     #[error("The EC2 Instance Connect Endpoint has reached its maximum of {limit} concurrent connections.")]
     TooManyConnections { limit: usize },
+    #[error("{}", .0.message)]
+    Told(TunnelRefusal),
 }
 
 impl Refusal {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
+            Self::Told(refusal) => &refusal.code,
             Self::Signature(error) => error.code(),
             Self::NotWebsocket | Self::Parameter { .. } => "InvalidParameter",
             Self::NoEndpoint { .. } => "InvalidInstanceConnectEndpointId.NotFound",
@@ -56,6 +60,7 @@ impl Refusal {
             Self::NotWebsocket | Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoEndpoint { .. } => StatusCode::NOT_FOUND,
             Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Told(refusal) => refusal.status,
         }
     }
 }
@@ -67,18 +72,25 @@ struct Asked {
     duration: Duration,
 }
 
-/// Answers one request: 101 and a relay that runs on, or a refusal.
-pub(crate) fn answer(mut request: Request<Incoming>, shared: &Arc<Shared>, request_id: &str) -> Answer {
+/// Answers one request: 101 and a relay that runs on, a refusal, or the end of the connection.
+pub(crate) async fn answer(
+    mut request: Request<Incoming>,
+    shared: &Arc<Shared>,
+    request_id: &str,
+) -> Result<Answer, HungUp> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, _) = request.into_parts();
-    let opened = check(&head, shared).and_then(|asked| {
+    let checked = check(&head, shared).and_then(|asked| {
         let accept_key = websocket_accept(&head.headers)?;
-        let limit = shared.settings.max_connections;
-        let slot = shared
-            .admit_tunnel(&asked.entry.instance.id)
-            .ok_or(Refusal::TooManyConnections { limit })?;
-        Ok((asked, accept_key, slot))
+        Ok((asked, accept_key))
     });
+    let opened = match checked {
+        Ok((asked, accept_key)) => {
+            disturb(&asked.entry).await?;
+            admit(&asked.entry, shared).map(|slot| (asked, accept_key, slot))
+        }
+        Err(refusal) => Err(refusal),
+    };
     match opened {
         Ok((asked, accept_key, slot)) => {
             tracing::info!(
@@ -94,9 +106,10 @@ pub(crate) fn answer(mut request: Request<Incoming>, shared: &Arc<Shared>, reque
                 shared: Arc::clone(shared),
             };
             shared.spawn(relay::run(upgrade, tunnel));
-            switching_protocols(accept_key)
+            Ok(switching_protocols(accept_key))
         }
         Err(refusal) => {
+            shared.tally.tunnels_refused.add();
             tracing::info!(
                 error = &refusal as &dyn std::error::Error,
                 aws.request_id = request_id,
@@ -104,9 +117,37 @@ pub(crate) fn answer(mut request: Request<Incoming>, shared: &Arc<Shared>, reque
                 refusal.code()
             );
             let body = json!({"ErrorCode": refusal.code(), "Message": refusal.to_string()});
-            json(refusal.status(), "application/json", &body)
+            Ok(json(refusal.status(), "application/json", &body))
         }
     }
+}
+
+/// The faults before the answer.
+async fn disturb(entry: &InstanceEntry) -> Result<(), HungUp> {
+    if entry.faults.take(|faults| &mut faults.cut_upgrades) {
+        return Err(HungUp);
+    }
+    if entry.faults.take(|faults| &mut faults.unanswered_upgrades) {
+        // Until the client leaves or the emulator stops: both drop this.
+        std::future::pending::<()>().await;
+    }
+    let round_trip = entry.faults.read(|faults| faults.round_trip);
+    if !round_trip.is_zero() {
+        tokio::time::sleep(round_trip).await;
+    }
+    Ok(())
+}
+
+fn admit(entry: &InstanceEntry, shared: &Arc<Shared>) -> Result<TunnelSlot, Refusal> {
+    if entry.faults.take(|faults| &mut faults.refused_tunnels) {
+        return Err(Refusal::Told(
+            entry.faults.read(|faults| faults.tunnel_refusal.clone()),
+        ));
+    }
+    let limit = shared.settings.max_connections;
+    shared
+        .admit_tunnel(&entry.instance.id)
+        .ok_or(Refusal::TooManyConnections { limit })
 }
 
 fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal> {

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -19,11 +19,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_util::sync::CancellationToken;
 
 use crate::instance;
+use crate::pump::{CHUNK, Ending, WebSocket, cut_by_age, pump, until_resumed};
 use crate::settings::{InstanceBackend, InstanceState};
 use crate::shared::{InstanceEntry, Shared, TunnelSlot};
-
-/// Most bytes taken from the instance for one frame.
-const CHUNK: usize = 64 * 1024;
 
 /// Longest frame and message taken from the client. The AWS CLI sends at most 65,000 bytes in one.
 const MAX_MESSAGE: usize = 1024 * 1024;
@@ -41,7 +39,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the client to take a CLOSE and answer it before its TCP connection is dropped (the CLI never answers).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
+/// What sshd sends in place of its version line to a penalised address (OpenSSH, `sshd.c`, `drop_connection`).
+const PENALISED: &[u8] = b"Not allowed at this time\r\n";
 
 /// An admitted tunnel.
 #[derive(Debug)]
@@ -53,22 +52,12 @@ pub(crate) struct Tunnel {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// How a relay came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    ClientLeft,
-    ClientSentText,
-    InstanceClosed,
-    Unreachable,
-    Expired,
-}
-
 impl Ending {
     /// The CLOSE that the client gets. AWS publishes neither codes nor reasons, except `Unable to connect to target`,
     /// which is known from users' logs; the CLI takes 1000 for a clean end and shows the reason of any other.
     fn close_frame(self) -> Option<CloseFrame> {
         let (code, reason) = match self {
-            Self::ClientLeft => return None,
+            Self::ClientLeft | Self::Cut => return None,
             Self::ClientSentText => (CloseCode::Unsupported, "Only binary frames are supported"),
             Self::InstanceClosed => (CloseCode::Normal, ""),
             Self::Unreachable => (CloseCode::Error, "Unable to connect to target"),
@@ -84,15 +73,22 @@ impl Ending {
 /// Runs a tunnel from its 101 to its end.
 pub(crate) async fn run(upgrade: OnUpgrade, tunnel: Tunnel) {
     let stopping = tunnel.shared.stopping().clone();
-    let cut = tunnel.slot.cut().clone();
+    let cut = tunnel.slot.switches().cut.clone();
+    let mut relay = Box::pin(relay(upgrade, &tunnel));
     tokio::select! {
+        // In this order: an instance that has its tunnel cut closes its own side, too.
+        biased;
         () = stopping.cancelled() => {}
         () = cut.cancelled() => tracing::info!(instance.id = tunnel.entry.instance.id, "a tunnel was cut"),
-        () = relay(upgrade, &tunnel) => {}
+        () = &mut relay => {}
     }
+    // Before the socket is closed: whoever sees that may open the next tunnel, and must not be one too many.
+    tunnel.slot.release();
+    drop(relay);
 }
 
 async fn relay(upgrade: OnUpgrade, tunnel: &Tunnel) {
+    let since = Instant::now();
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -112,13 +108,18 @@ async fn relay(upgrade: OnUpgrade, tunnel: &Tunnel) {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let (mut to_client, mut from_client) = socket.split();
     let ending = tokio::select! {
-        () = tokio::time::sleep(tunnel.duration) => Ending::Expired,
+        () = tokio::time::sleep_until(since + tunnel.duration) => Ending::Expired,
+        ending = cut_by_age(&tunnel.entry, since) => ending,
         ending = connect_and_pump(&mut to_client, &mut from_client, tunnel) => ending,
     };
     tracing::info!(
         instance.id = tunnel.entry.instance.id,
         "a tunnel ended: {ending:?}"
     );
+    tunnel.slot.release();
+    if ending == Ending::Cut {
+        return;
+    }
     let frame = ending.close_frame();
     let goodbye = async {
         // Errors mean that the client is gone already, which is all that is wanted here.
@@ -133,23 +134,41 @@ async fn connect_and_pump(
     from_client: &mut SplitStream<WebSocket>,
     tunnel: &Tunnel,
 ) -> Ending {
-    if tunnel.port != 22 || tunnel.entry.state() == InstanceState::Stopped {
+    let entry = &tunnel.entry;
+    let switches = tunnel.slot.switches();
+    if entry.faults.take(|faults| &mut faults.stalled_tunnels) {
+        switches.stalled.send_replace(true);
+    }
+    if tunnel.port != 22 || entry.state() == InstanceState::Stopped {
+        until_resumed(switches).await;
         return Ending::Unreachable;
     }
-    match &tunnel.entry.instance.backend {
+    if entry.faults.take(|faults| &mut faults.penalised_connections) {
+        let (near, mut far) = tokio::io::duplex(PIPE);
+        let refuse = async {
+            far.write_all(PENALISED).await.ok(); // the pipe has room for it, and a reader
+            drop(far);
+            std::future::pending().await
+        };
+        return tokio::select! {
+            ending = pump(to_client, from_client, near, (entry, switches)) => ending,
+            ending = refuse => ending,
+        };
+    }
+    match entry.backend() {
         InstanceBackend::InProcess { host_key } => {
             let (near, far) = tokio::io::duplex(PIPE);
             let hang_up = CancellationToken::new();
             let connection = instance::Connection {
                 shared: Arc::clone(&tunnel.shared),
-                instance_id: tunnel.entry.instance.id.clone(),
-                address: tunnel.entry.instance.private_ip_address.clone(),
-                host_key: host_key.clone(),
+                entry: Arc::clone(entry),
+                host_key,
                 hang_up: hang_up.clone(),
+                cut: switches.cut.clone(),
             };
             tunnel.shared.spawn(instance::serve(far, connection));
             tokio::select! {
-                ending = pump(to_client, from_client, near) => ending,
+                ending = pump(to_client, from_client, near, (entry, switches)) => ending,
                 () = hang_up.cancelled() => Ending::InstanceClosed,
             }
         }
@@ -157,63 +176,13 @@ async fn connect_and_pump(
             let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
             match connected {
                 Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => {
-                    pump(to_client, from_client, stream).await
+                    pump(to_client, from_client, stream, (entry, switches)).await
                 }
-                _ => Ending::Unreachable,
-            }
-        }
-    }
-}
-
-async fn pump(
-    to_client: &mut SplitSink<WebSocket, Message>,
-    from_client: &mut SplitStream<WebSocket>,
-    instance: impl AsyncRead + AsyncWrite,
-) -> Ending {
-    let (from_instance, to_instance) = tokio::io::split(instance);
-    tokio::select! {
-        ending = client_to_instance(from_client, to_instance) => ending,
-        ending = instance_to_client(from_instance, to_client) => ending,
-    }
-}
-
-async fn client_to_instance(
-    from_client: &mut SplitStream<WebSocket>,
-    mut to_instance: impl AsyncWrite + Unpin,
-) -> Ending {
-    while let Some(Ok(message)) = from_client.next().await {
-        match message {
-            Message::Binary(data) => {
-                if to_instance.write_all(&data).await.is_err() {
-                    return Ending::InstanceClosed;
+                _ => {
+                    until_resumed(switches).await;
+                    Ending::Unreachable
                 }
             }
-            Message::Text(_) => return Ending::ClientSentText,
-            Message::Close(_) => return Ending::ClientLeft,
-            // The websocket answers PING by itself.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-        }
-    }
-    Ending::ClientLeft
-}
-
-async fn instance_to_client(
-    mut from_instance: impl AsyncRead + Unpin,
-    to_client: &mut SplitSink<WebSocket, Message>,
-) -> Ending {
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    loop {
-        buffer.reserve(CHUNK);
-        match from_instance.read_buf(&mut (&mut buffer).limit(CHUNK)).await {
-            Ok(0) | Err(_) => return Ending::InstanceClosed,
-            Ok(_) => {}
-        }
-        if to_client
-            .send(Message::Binary(buffer.split().freeze()))
-            .await
-            .is_err()
-        {
-            return Ending::ClientLeft;
         }
     }
 }

@@ -110,9 +110,10 @@ impl Refusal {
 
 /// Answers one request to the API's only path.
 pub(crate) async fn answer(head: &Parts, body: &[u8], shared: &Shared, request_id: &str) -> Answer {
+    shared.tally.push_attempts.add();
     match push(head, body, shared).await {
         Ok(login) => {
-            shared.count_push();
+            shared.tally.pushes.add();
             tracing::info!(
                 instance.id = login.instance_id,
                 user.name = login.os_user,
@@ -158,6 +159,7 @@ async fn push(head: &Parts, body: &[u8], shared: &Shared) -> Result<Login, Refus
     let entry = shared
         .instance(&login.instance_id)
         .ok_or(Refusal::InstanceNotFound)?;
+    disturb(&login, entry, shared).await?;
     admit(&input, &login, entry, shared)?;
     store(&login, key, entry, shared).await?;
     Ok(login)
@@ -251,6 +253,31 @@ fn parse_key(text: &str) -> Result<PublicKey, Refusal> {
     }
 }
 
+/// The faults that a key push for this instance meets.
+async fn disturb(login: &Login, entry: &InstanceEntry, shared: &Shared) -> Result<(), Refusal> {
+    let latency = entry.faults.read(|faults| faults.grant_latency);
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    if entry.faults.take(|faults| &mut faults.throttled_pushes) {
+        return Err(Refusal::Throttling);
+    }
+    if entry.faults.take(|faults| &mut faults.denied_pushes) {
+        return Err(denied(login, shared));
+    }
+    Ok(())
+}
+
+fn denied(login: &Login, shared: &Shared) -> Refusal {
+    Refusal::AccessDenied {
+        caller: "arn:aws:iam::000000000000:user/emulator".to_owned(),
+        resource: format!(
+            "arn:aws:ec2:{}:000000000000:instance/{}",
+            shared.settings.region, login.instance_id
+        ),
+    }
+}
+
 fn admit(input: &Input, login: &Login, entry: &InstanceEntry, shared: &Shared) -> Result<(), Refusal> {
     let instance = &entry.instance;
     if instance
@@ -258,13 +285,7 @@ fn admit(input: &Input, login: &Login, entry: &InstanceEntry, shared: &Shared) -
         .as_ref()
         .is_some_and(|allowed| !allowed.contains(&login.os_user))
     {
-        return Err(Refusal::AccessDenied {
-            caller: "arn:aws:iam::000000000000:user/emulator".to_owned(),
-            resource: format!(
-                "arn:aws:ec2:{}:000000000000:instance/{}",
-                shared.settings.region, login.instance_id
-            ),
-        });
+        return Err(denied(login, shared));
     }
     if let (Some(given), Some(actual)) = (&input.availability_zone, &instance.availability_zone)
         && given != actual

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::WallClock;
+use crate::faults::Faults;
 use crate::host_key::HostKey;
 
 /// Everything an [`Emulator`](crate::Emulator) needs to know. Start from [`Settings::new`] and change fields.
@@ -107,6 +108,8 @@ pub struct Instance {
     pub allowed_os_users: Option<Vec<String>>,
     /// State at the start; [`Emulator::set_instance_state`](crate::Emulator::set_instance_state) changes it.
     pub state: InstanceState,
+    /// What goes wrong with it at the start; [`Emulator::update_faults`](crate::Emulator::update_faults) changes it.
+    pub faults: Faults,
     /// What answers on its port 22.
     pub backend: InstanceBackend,
 }
@@ -120,6 +123,7 @@ impl Default for Instance {
             availability_zone: None,
             allowed_os_users: None,
             state: InstanceState::Running,
+            faults: Faults::default(),
             backend: InstanceBackend::InProcess {
                 host_key: HostKey::generate(),
             },
@@ -142,7 +146,8 @@ pub enum InstanceBackend {
     /// An SSH server inside the emulator that runs real processes as the current OS user, whatever login name is
     /// asked for.
     InProcess {
-        /// Key that the instance proves itself with.
+        /// Key that the instance proves itself with at the start;
+        /// [`Emulator::set_host_key`](crate::Emulator::set_host_key) changes it.
         host_key: HostKey,
     },
     /// An sshd that runs elsewhere and reads its authorized keys from `authorized_keys_dir`

@@ -5,16 +5,19 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::emulator::{Counters, EmulatorError};
+use crate::counters::{Counters, Tally};
+use crate::emulator::EmulatorError;
+use crate::faults::FaultSwitch;
+use crate::host_key::HostKey;
 use crate::instance::Account;
 use crate::keys::Keys;
-use crate::settings::{Instance, InstanceState, Settings};
+use crate::settings::{Instance, InstanceBackend, InstanceState, Settings};
 
 /// Locks, also after a holder panicked: all values here are valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,9 +33,7 @@ pub(crate) struct Shared {
     instances: HashMap<String, Arc<InstanceEntry>>,
     by_address: HashMap<IpAddr, Arc<InstanceEntry>>,
     tunnels: Mutex<Tunnels>,
-    pushes: AtomicU64,
-    sessions_open: AtomicUsize,
-    commands_started: AtomicU64,
+    pub(crate) tally: Tally,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -43,10 +44,37 @@ pub(crate) struct InstanceEntry {
     pub(crate) instance: Instance,
     /// Held while a key is pushed to it.
     pub(crate) pushing: tokio::sync::Mutex<()>,
+    pub(crate) faults: FaultSwitch,
     state: Mutex<InstanceState>,
+    backend: Mutex<InstanceBackend>,
 }
 
 impl InstanceEntry {
+    fn new(instance: &Instance) -> Self {
+        Self {
+            instance: instance.clone(),
+            pushing: tokio::sync::Mutex::default(),
+            faults: FaultSwitch::new(instance.faults.clone()),
+            state: Mutex::new(instance.state),
+            backend: Mutex::new(instance.backend.clone()),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> InstanceBackend {
+        lock(&self.backend).clone()
+    }
+
+    /// False when the instance has no host key of its own here.
+    pub(crate) fn set_host_key(&self, new: HostKey) -> bool {
+        match &mut *lock(&self.backend) {
+            InstanceBackend::InProcess { host_key } => {
+                *host_key = new;
+                true
+            }
+            InstanceBackend::External { .. } => false,
+        }
+    }
+
     pub(crate) fn state(&self) -> InstanceState {
         *lock(&self.state)
     }
@@ -62,7 +90,16 @@ struct Tunnels {
 #[derive(Debug)]
 struct OpenTunnel {
     instance_id: String,
-    cut: CancellationToken,
+    switches: Arc<TunnelSwitches>,
+}
+
+/// What an open tunnel is told from outside.
+#[derive(Debug, Default)]
+pub(crate) struct TunnelSwitches {
+    /// Cancelled when the tunnel is to be cut without a CLOSE.
+    pub(crate) cut: CancellationToken,
+    /// Whether it carries nothing.
+    pub(crate) stalled: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -78,11 +115,7 @@ impl Shared {
                         instance_id: instance.id.clone(),
                         value: instance.private_ip_address.clone(),
                     })?;
-            let entry = Arc::new(InstanceEntry {
-                instance: instance.clone(),
-                pushing: tokio::sync::Mutex::default(),
-                state: Mutex::new(instance.state),
-            });
+            let entry = Arc::new(InstanceEntry::new(instance));
             if instances
                 .insert(instance.id.clone(), Arc::clone(&entry))
                 .is_some()
@@ -106,9 +139,7 @@ impl Shared {
             instances,
             by_address,
             tunnels: Mutex::default(),
-            pushes: AtomicU64::new(0),
-            sessions_open: AtomicUsize::new(0),
-            commands_started: AtomicU64::new(0),
+            tally: Tally::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         })
@@ -138,57 +169,48 @@ impl Shared {
         }
         let id = tunnels.opened;
         tunnels.opened += 1;
-        let cut = CancellationToken::new();
+        let switches = Arc::new(TunnelSwitches::default());
         tunnels.open.insert(
             id,
             OpenTunnel {
                 instance_id: instance_id.to_owned(),
-                cut: cut.clone(),
+                switches: Arc::clone(&switches),
             },
         );
         tunnels.peak = tunnels.peak.max(tunnels.open.len());
         Some(TunnelSlot {
             id,
-            cut,
+            switches,
             shared: Arc::clone(self),
         })
     }
 
-    pub(crate) fn cut_tunnels(&self, instance_id: &str) -> usize {
+    /// Does something to all open tunnels of an instance and returns how many there are.
+    pub(crate) fn tunnels_of(&self, instance_id: &str, act: impl Fn(&TunnelSwitches)) -> usize {
         let tunnels = lock(&self.tunnels);
         tunnels
             .open
             .values()
             .filter(|tunnel| tunnel.instance_id == instance_id)
-            .inspect(|tunnel| tunnel.cut.cancel())
+            .inspect(|tunnel| act(&tunnel.switches))
             .count()
     }
 
-    pub(crate) fn count_push(&self) {
-        self.pushes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_command(&self) {
-        self.commands_started.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn session_opened(&self) {
-        self.sessions_open.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn session_ended(&self) {
-        self.sessions_open.fetch_sub(1, Ordering::Relaxed);
-    }
-
     pub(crate) fn counters(&self) -> Counters {
+        let tally = &self.tally;
         let tunnels = lock(&self.tunnels);
         Counters {
-            pushes: self.pushes.load(Ordering::Relaxed),
+            push_attempts: tally.push_attempts.get(),
+            pushes: tally.pushes.get(),
             tunnels_open: tunnels.open.len(),
             tunnels_opened: tunnels.opened,
             tunnels_peak: tunnels.peak,
-            sessions_open: self.sessions_open.load(Ordering::Relaxed),
-            commands_started: self.commands_started.load(Ordering::Relaxed),
+            tunnels_refused: tally.tunnels_refused.get(),
+            login_attempts: tally.login_attempts.get(),
+            logins_refused: tally.logins_refused.get(),
+            channel_opens_refused: tally.channel_opens_refused.get(),
+            sessions_open: tally.sessions_open(),
+            commands_started: tally.commands_started.get(),
         }
     }
 
@@ -216,19 +238,23 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct TunnelSlot {
     id: u64,
-    cut: CancellationToken,
+    switches: Arc<TunnelSwitches>,
     shared: Arc<Shared>,
 }
 
 impl TunnelSlot {
-    /// Cancelled when the tunnel is to be cut without a CLOSE.
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
+    pub(crate) fn switches(&self) -> &TunnelSwitches {
+        &self.switches
+    }
+
+    /// Frees the slot while its owner still has something to close: whoever sees the end of one tunnel may open the next.
+    pub(crate) fn release(&self) {
+        lock(&self.shared.tunnels).open.remove(&self.id);
     }
 }
 
 impl Drop for TunnelSlot {
     fn drop(&mut self) {
-        lock(&self.shared.tunnels).open.remove(&self.id);
+        self.release();
     }
 }

@@ -4,6 +4,7 @@
 //! of tunnels, HTTP or AWS.
 
 mod account;
+mod cut;
 mod server;
 mod session;
 mod slots;

@@ -14,9 +14,11 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
+use tokio_util::sync::CancellationToken;
 
+use super::cut::SessionCut;
 use super::slots::Slot;
-use crate::shared::Shared;
+use crate::shared::{InstanceEntry, Shared};
 
 /// Most bytes of output taken at once: the largest packet that OpenSSH's channels carry.
 const CHUNK: usize = 32 * 1024;
@@ -33,6 +35,9 @@ const STDERR: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) entry: Arc<InstanceEntry>,
+    /// Cancelled by the session when it wants the tunnel cut.
+    pub(crate) cut: CancellationToken,
     pub(crate) connection: Handle,
     pub(crate) ssh_connection: String,
     /// Kept until the process is reaped and CLOSE is on its way. sshd also waits for the client's CLOSE; russh hides
@@ -42,15 +47,15 @@ pub(crate) struct Context {
 }
 
 /// Serves a session channel from its opening until its slot is free again.
-pub(crate) async fn run(channel: Channel<Msg>, context: Context) {
+pub(crate) async fn run(channel: Channel<Msg>, mut context: Context) {
     let (mut read, write) = channel.split();
     let stopping = context.shared.stopping().clone();
     let command = tokio::select! {
         () = stopping.cancelled() => None,
-        command = wait_for_command(&mut read) => command,
+        command = wait_for_command(&mut read, &mut context.slot) => command,
     };
     if let Some(command) = command {
-        context.shared.count_command();
+        context.shared.tally.commands_started.add();
         match context.shared.account.start(&command, &context.ssh_connection) {
             Ok(child) => {
                 Running {
@@ -73,14 +78,21 @@ pub(crate) async fn run(channel: Channel<Msg>, context: Context) {
     }
 }
 
-async fn wait_for_command(read: &mut ChannelReadHalf) -> Option<Vec<u8>> {
-    loop {
+/// The first command that may begin; `None` when the channel is closed before.
+async fn wait_for_command(read: &mut ChannelReadHalf, slot: &mut Slot) -> Option<Vec<u8>> {
+    let command = loop {
         match read.wait().await? {
-            ChannelMsg::Exec { command, .. } => return Some(command),
+            ChannelMsg::Exec { command, .. } => break command,
             ChannelMsg::Close => return None,
             _ => {}
         }
+    };
+    // russh hands the request to the channel and then at once to the handler, which decides on it.
+    if slot.begins().await {
+        return Some(command);
     }
+    until_closed(read).await;
+    None
 }
 
 /// Ends a session whose shell could not be started, as sshd's child does.
@@ -120,10 +132,16 @@ impl Running {
         let target = SignalTarget {
             group,
             alive: AtomicBool::new(true),
+            entry: Arc::clone(&self.context.entry),
         };
+        let cut = SessionCut::new(
+            Arc::clone(&self.context.entry),
+            self.context.connection.clone(),
+            self.context.cut.clone(),
+        );
         let stdin = self.child.stdin.take();
         tokio::select! {
-            () = send_output(&mut self.child, &self.write, &self.context.connection, &target) => {}
+            () = send_output(&mut self.child, &self.write, &cut, &target) => {}
             () = receive(&mut self.read, stdin, &target) => {}
             () = stopping.cancelled() => {}
         }
@@ -150,9 +168,18 @@ impl Running {
 struct SignalTarget {
     group: Option<Pid>,
     alive: AtomicBool,
+    entry: Arc<InstanceEntry>,
 }
 
 impl SignalTarget {
+    /// Does what a `signal` request asks for, unless the instance is told to ignore it.
+    fn request(&self, name: &Sig) {
+        let ignored = self.entry.faults.read(|faults| faults.ignores_signals);
+        if let Some(signal) = requested_signal(name).filter(|_| !ignored) {
+            self.send(signal);
+        }
+    }
+
     fn send(&self, signal: Signal) {
         let Some(group) = self.group.filter(|_| self.alive.load(Ordering::Relaxed)) else {
             return;
@@ -171,26 +198,40 @@ impl SignalTarget {
 async fn send_output(
     child: &mut Child,
     write: &ChannelWriteHalf<Msg>,
-    connection: &Handle,
+    cut: &SessionCut,
     target: &SignalTarget,
 ) {
+    if cut.in_output(0).is_some() {
+        cut.now().await;
+    }
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
     let streams = async {
-        tokio::join!(pump(stdout, write, None), pump(stderr, write, Some(STDERR)));
+        tokio::join!(
+            pump(stdout, write, None, cut),
+            pump(stderr, write, Some(STDERR), cut)
+        );
         write.eof().await
     };
     let status = async {
         let reaped = child.wait().await;
         target.alive.store(false, Ordering::Relaxed);
-        report(reaped, write, connection).await;
+        report(reaped, write, &cut.connection).await;
+        if cut.after_exit_status() {
+            cut.now().await;
+        }
     };
     // Errors mean that the connection is gone, which the reading side notices by itself.
     tokio::join!(streams, status).0.ok();
     write.close().await.ok();
 }
 
-async fn pump(stream: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<Msg>, extended: Option<u32>) {
+async fn pump(
+    stream: Option<impl AsyncRead + Unpin>,
+    write: &ChannelWriteHalf<Msg>,
+    extended: Option<u32>,
+    cut: &SessionCut,
+) {
     let Some(mut stream) = stream else { return };
     let mut buffer = BytesMut::new();
     loop {
@@ -199,7 +240,9 @@ async fn pump(stream: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<M
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let data = buffer.split().freeze();
+        let mut data = buffer.split().freeze();
+        let last = cut.in_output(data.len());
+        data.truncate(last.unwrap_or(data.len()));
         // Waits for the channel's window: what a client does not read stays in the pipe and stops the program.
         let sent = match extended {
             None => write.data_bytes(data).await,
@@ -207,6 +250,9 @@ async fn pump(stream: Option<impl AsyncRead + Unpin>, write: &ChannelWriteHalf<M
         };
         if sent.is_err() {
             return;
+        }
+        if last.is_some() {
+            cut.now().await;
         }
     }
 }
@@ -283,9 +329,7 @@ async fn receive(read: &mut ChannelReadHalf, stdin: Option<ChildStdin>, target: 
             Some(ChannelMsg::Data { data }) => input.push(data),
             Some(ChannelMsg::Eof) => input.end(),
             Some(ChannelMsg::Signal { signal }) => {
-                if let Some(signal) = requested_signal(&signal) {
-                    target.send(signal);
-                }
+                target.request(&signal);
             }
             Some(_) => {}
         }

@@ -6,52 +6,62 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use russh::ChannelId;
+use tokio::sync::oneshot;
 
-use crate::shared::{Shared, lock};
+use crate::shared::{InstanceEntry, Shared, lock};
 
 /// The session slots of one connection.
 #[derive(Debug)]
 pub(crate) struct Slots {
     shared: Arc<Shared>,
+    entry: Arc<InstanceEntry>,
     used: Mutex<HashMap<ChannelId, Stage>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far a channel is.
+#[derive(Debug)]
 enum Stage {
-    Open,
-    Begun,
+    /// No exec request so far. The sender tells the session whether its command begins.
+    Open(oneshot::Sender<bool>),
+    /// Its one exec request came.
+    Asked,
 }
 
 impl Slots {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, entry: Arc<InstanceEntry>) -> Self {
         Self {
             shared,
+            entry,
             used: Mutex::default(),
         }
     }
 
     /// Takes a slot for a new channel, or nothing when all are taken.
     pub(crate) fn take(self: &Arc<Self>, channel: ChannelId) -> Option<Slot> {
+        let told = self.entry.faults.read(|faults| faults.max_sessions);
         let mut used = lock(&self.used);
-        if used.len() >= self.shared.settings.max_sessions {
+        if used.len() >= told.unwrap_or(self.shared.settings.max_sessions) {
             return None;
         }
-        used.insert(channel, Stage::Open);
-        self.shared.session_opened();
+        let (sender, decision) = oneshot::channel();
+        used.insert(channel, Stage::Open(sender));
+        self.shared.tally.session_opened();
         Some(Slot {
             channel,
             slots: Arc::clone(self),
+            decision,
         })
     }
 
-    /// Whether this channel may begin its command now. It may once.
-    pub(crate) fn begin(&self, channel: ChannelId) -> bool {
-        match lock(&self.used).get_mut(&channel) {
-            Some(stage @ Stage::Open) => {
-                *stage = Stage::Begun;
-                true
-            }
-            Some(Stage::Begun) | None => false,
+    /// Lets this channel begin its command, or leaves its exec request without an answer. False when it had one before.
+    pub(crate) fn decide(&self, channel: ChannelId, begins: bool) -> bool {
+        let mut used = lock(&self.used);
+        let Some(stage) = used.get_mut(&channel) else {
+            return false;
+        };
+        match std::mem::replace(stage, Stage::Asked) {
+            Stage::Open(decision) => decision.send(begins).is_ok(),
+            Stage::Asked => false,
         }
     }
 }
@@ -61,11 +71,19 @@ impl Slots {
 pub(crate) struct Slot {
     channel: ChannelId,
     slots: Arc<Slots>,
+    decision: oneshot::Receiver<bool>,
+}
+
+impl Slot {
+    /// Whether the command of the exec request that just came begins.
+    pub(crate) async fn begins(&mut self) -> bool {
+        (&mut self.decision).await.unwrap_or(false)
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         lock(&self.slots.used).remove(&self.channel);
-        self.slots.shared.session_ended();
+        self.slots.shared.tally.session_ended();
     }
 }
