@@ -24,7 +24,7 @@ use super::stream::{CutSwitch, Traffic};
 use super::supervisor_core::{AskId, CoreSettings, Effect, Event, SupervisorCore, TunnelId};
 use crate::alarm::Alarm;
 use crate::clock::Clock;
-use crate::exec::{LeaseFacts, TunnelTemperature, milliseconds};
+use crate::exec::{AwsRequestIds, LeaseFacts, TunnelTemperature, milliseconds};
 use crate::instance::InstanceTarget;
 
 /// SendSSHPublicKey with its client's own retries.
@@ -423,6 +423,10 @@ impl InstanceSupervisor {
             grant_ms: grant_took.filter(|_| is_cold).map(milliseconds),
             connect_ms: parts.ready_after.filter(|_| is_cold).map(milliseconds),
             channel_ms: Some(milliseconds(took)),
+            aws_request_ids: AwsRequestIds {
+                key_push: parts.key_push_request_id.clone(),
+                open_tunnel: parts.open_tunnel_request_id.clone(),
+            },
         };
         let lease = Lease::new(tunnel, parts.leases.clone(), ctx.address().recipient());
         self.answer(
