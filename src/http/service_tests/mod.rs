@@ -2,6 +2,7 @@
 //! never answers, so nothing here reaches an instance; what does reach AWS is counted.
 
 mod admission;
+mod host_keys;
 mod limits;
 mod operators;
 
@@ -147,6 +148,7 @@ impl Service {
         );
         let options = HttpOptions {
             workers: 1,
+            default_region: "us-east-2".to_owned(),
             admin_tokens: vec![SecretString::from(ADMIN)],
             ..options
         };
