@@ -116,7 +116,8 @@ async fn what_is_no_key_or_no_instance_is_refused_by_its_field() {
     let good = body(KEYS[0].0);
     let large = body(&format!("{} {}", KEYS[0].0, "x".repeat(20_000)));
     let json = JSON.as_slice();
-    let table: [(&str, &[(&str, &str)], &str, u16, &str); 13] = [
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+    let table: [Row<'_>; 13] = [
         (PATH, json, "", 400, "JSON object"),
         (PATH, json, "{}", 400, "`key`"),
         (PATH, json, r#"{"key":"ssh-ed25519 AAAA","by":"me"}"#, 400, "`by`"),
