@@ -167,13 +167,14 @@ fn grant_note(grant: &GrantSnapshot) -> String {
 }
 
 fn failing(instance: &InstanceSnapshot) -> String {
-    let failures = match instance.failures {
-        1 => "1 failure".to_owned(),
-        failures => format!("{failures} failures in a row"),
+    let next = match instance.retry_in_s {
+        Some(retry) => format!("next try in {}", brief(retry)),
+        None => "next try when one asks".to_owned(),
     };
-    match instance.retry_in_s {
-        Some(retry) => format!("{failures}, next try in {}", brief(retry)),
-        None => format!("{failures}, next try when one asks"),
+    match instance.failures {
+        0 => next,
+        1 => format!("1 failure, {next}"),
+        failures => format!("{failures} failures in a row, {next}"),
     }
 }
 

@@ -8,6 +8,7 @@ use adit_actors::tunnel::{EndpointSnapshot, InstanceSnapshot};
 use super::admit;
 use crate::http::admin_wire::TunnelListing;
 use crate::http::options::HttpState;
+use crate::http::problem::{Problem, ProblemCode};
 use crate::http::respond;
 
 /// `GET /admin/tunnels`.
@@ -28,7 +29,7 @@ pub(crate) async fn show(request: HttpRequest, state: Data<HttpState>) -> HttpRe
     }
     let listing = listing_of(&state, instance_id(&request)).await;
     if listing.data.is_empty() {
-        respond::not_found()
+        unknown_instance()
     } else {
         respond::json(&listing)
     }
@@ -41,9 +42,11 @@ pub(crate) async fn drain(request: HttpRequest, state: Data<HttpState>) -> HttpR
         Err(problem) => return problem.into_closing_response(),
     };
     let instance_id = instance_id(&request);
-    let supervisors = state.engine.drain(instance_id);
-    tracing::info!(instance_id, %operator, supervisors, "an operator drains an instance's tunnels");
-    after_change(&state, instance_id, supervisors).await
+    if state.engine.drain(instance_id) == 0 {
+        return unknown_instance();
+    }
+    tracing::info!(instance_id, %operator, "an operator drains an instance's tunnels");
+    accepted(&state, instance_id).await
 }
 
 /// `DELETE /admin/tunnels/{instance_id}`: the same, and the execs there end as cancelled.
@@ -53,17 +56,22 @@ pub(crate) async fn evict(request: HttpRequest, state: Data<HttpState>) -> HttpR
         Err(problem) => return problem.into_closing_response(),
     };
     let instance_id = instance_id(&request);
-    let supervisors = state.engine.evict(instance_id);
-    tracing::info!(instance_id, %operator, supervisors, "an operator evicts an instance's tunnels");
-    after_change(&state, instance_id, supervisors).await
+    if state.engine.evict(instance_id) == 0 {
+        return unknown_instance();
+    }
+    tracing::info!(instance_id, %operator, "an operator evicts an instance's tunnels");
+    accepted(&state, instance_id).await
 }
 
 /// 202 with the snapshots: what was asked for takes as long as the execs on the tunnels.
-async fn after_change(state: &HttpState, instance_id: &str, supervisors: usize) -> HttpResponse {
-    if supervisors == 0 {
-        return respond::not_found();
-    }
+async fn accepted(state: &HttpState, instance_id: &str) -> HttpResponse {
     respond::json_as(StatusCode::ACCEPTED, &listing_of(state, instance_id).await)
+}
+
+fn unknown_instance() -> HttpResponse {
+    Problem::new(ProblemCode::NotFound)
+        .with_detail("this service has not asked for a tunnel to this instance")
+        .into_response()
 }
 
 fn instance_id(request: &HttpRequest) -> &str {
