@@ -114,6 +114,7 @@ fn what_is_not_always_so_stands_below_its_instance() {
                 "retry_in_s": 6.0, "last_error": error,
                 "grant": { "state": "pushing", "age_s": null, "remaining_s": null, "request_id": null },
             })),
+            instance(json!({ "instance_id": "i-3", "retry_in_s": 0.5 })),
             instance(json!({
                 "instance_id": "i-2", "failures": 1,
                 "grant": { "state": "live", "age_s": 3.0, "remaining_s": 42.0, "request_id": null },
@@ -133,9 +134,11 @@ fn what_is_not_always_so_stands_below_its_instance() {
             "its supervisor failed and was replaced: generation 3",
         ]
     );
-    assert!(notes[7].starts_with("i-2"));
+    assert!(notes[7].starts_with("i-3"));
+    assert_eq!(notes[8], "next try in 0.5s");
+    assert!(notes[9].starts_with("i-2"));
     assert_eq!(
-        notes[8..],
+        notes[10..],
         [
             "key grant live, good for 42s",
             "1 failure, next try when one asks"
