@@ -57,7 +57,7 @@ impl Default for HttpOptions {
             body_timeout: Duration::from_secs(10),
             max_body: 8 * 1_048_576,
             shutdown_timeout: Duration::from_secs(45),
-            default_region: String::new(),
+            default_region: "us-east-2".to_owned(),
             tenant_org: None,
             org_header: HeaderName::from_static(DEFAULT_ORG_HEADER),
             admin_tokens: Vec::new(),

@@ -148,7 +148,6 @@ impl Service {
         );
         let options = HttpOptions {
             workers: 1,
-            default_region: "us-east-2".to_owned(),
             admin_tokens: vec![SecretString::from(ADMIN)],
             ..options
         };
