@@ -200,9 +200,7 @@ impl FaultSwitch {
     /// What `matches` says of the place where tunnels are to be cut, if it says that this is it; this time then counts.
     pub(crate) fn take_cut<T>(&self, matches: impl FnOnce(CutAt) -> Option<T>) -> Option<T> {
         // By far the most asks end here, without the lock for writing.
-        if self.0.borrow().cut.is_none() {
-            return None;
-        }
+        self.0.borrow().cut?;
         let mut found = None;
         self.0.send_if_modified(|faults| {
             let Some(cut) = &mut faults.cut else { return false };

@@ -25,6 +25,6 @@ pub use clock::WallClock;
 pub use counters::Counters;
 pub use emulator::{Emulator, EmulatorError};
 pub use faults::{Cut, CutAt, Faults, Times, TunnelRefusal};
-pub use host_key::{HostKey, HostKeyError};
+pub use host_key::{HostKey, HostKeyAlgorithm, HostKeyError};
 pub use instance::current_os_user;
 pub use settings::{Credentials, Instance, InstanceBackend, InstanceState, Settings};
