@@ -54,6 +54,18 @@ pub struct Faults {
     pub ignores_signals: bool,
 }
 
+/// What can go wrong with `DescribeInstances` and `DescribeInstanceConnectEndpoints`, which are asked for many instances
+/// at once. [`DiscoveryFaults::default`] has all of it off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiscoveryFaults {
+    /// Added to the time that an answer takes.
+    pub latency: Duration,
+    /// Requests answered by `RequestLimitExceeded`.
+    pub throttled: Times,
+    /// Requests answered by `UnauthorizedOperation`.
+    pub denied: Times,
+}
+
 /// How often a fault happens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Times {

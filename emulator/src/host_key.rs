@@ -4,8 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::RsaKeypair;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use thiserror::Error;
+
+/// Size that `ssh-keygen` gives an RSA key.
+const RSA_BITS: usize = 3072;
 
 /// A host key: ed25519, ECDSA or RSA. Clones share it.
 #[derive(Clone)]
@@ -42,7 +46,11 @@ impl HostKey {
             HostKeyAlgorithm::EcdsaP256 => Algorithm::Ecdsa {
                 curve: EcdsaCurve::NistP256,
             },
-            HostKeyAlgorithm::Rsa => Algorithm::Rsa { hash: None },
+            HostKeyAlgorithm::Rsa => {
+                return RsaKeypair::random(&mut rand::rng(), RSA_BITS)
+                    .map(|key| Self(Arc::new(PrivateKey::from(key))))
+                    .map_err(HostKeyError::Generate);
+            }
         };
         PrivateKey::random(&mut rand::rng(), algorithm)
             .map(|key| Self(Arc::new(key)))
