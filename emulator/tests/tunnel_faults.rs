@@ -385,6 +385,8 @@ async fn whoever_sees_a_tunnel_end_finds_its_place_free() {
     let mut settings = Settings::new(credentials());
     settings.max_connections = 1;
     let emulator = Emulator::start(settings).await.unwrap();
+    // Kept, so that it is never the client's own leaving that frees a place.
+    let mut ended = Vec::new();
     for round in 0..40 {
         let mut socket = dial(&emulator, TUNNEL).await;
         receive(&mut socket, 4).await;
@@ -397,6 +399,7 @@ async fn whoever_sees_a_tunnel_end_finds_its_place_free() {
             _ => socket.close(None).await.unwrap(),
         }
         read_to_end(&mut socket).await;
+        ended.push(socket);
     }
     let counters = emulator.counters();
     assert_eq!((counters.tunnels_peak, counters.tunnels_refused), (1, 0));
