@@ -224,9 +224,31 @@ fn what_is_wrong_is_said_in_a_line_with_the_right_code() {
         2,
         &["--authorized-keys-dir"],
     );
+    for (arguments, said) in [
+        (["--tls-cert", "x.pem"], "--tls-key"),
+        (["--cut-at", "login"], "--cut-tunnels"),
+        (["--cut-tunnels", "1"], "--cut-at"),
+        (["--max-tunnel-duration", "3601"], "3600"),
+    ] {
+        fails(&mut run(&[&["emulator"], arguments.as_slice()].concat()), 2, &[said]);
+    }
+    let emulator = |certificate: &str| {
+        let arguments = ["emulator", "--tls-cert", certificate, "--tls-key", "wrong.toml"];
+        let mut command = run(&arguments);
+        command
+            .env("AWS_ACCESS_KEY_ID", "any")
+            .env("AWS_SECRET_ACCESS_KEY", "any");
+        command
+    };
+    fails(&mut emulator("none.pem"), 1, &["`none.pem`"]);
+    fails(&mut emulator("wrong.toml"), 1, &["--tls-cert", "certificate chain"]);
     fails(&mut run(&["exec", "--no-such-flag"]), 125, &["--no-such-flag"]);
     fails(&mut run(&["no-such-command"]), 2, &["no-such-command"]);
     assert!(succeeds(&mut run(&["dev", "--help"])).contains("Examples:"));
+    let help = succeeds(&mut run(&["emulator", "--help"]));
+    for part in ["Listener:", "Instances:", "Limits:", "Faults", "Examples:"] {
+        assert!(help.contains(part), "{help}");
+    }
 }
 
 /// A running `adit dev` with an exec that runs. Killed by its id when the test ends before it.

@@ -28,6 +28,25 @@ pub struct Counters {
     pub sessions_open: usize,
     /// Commands that in-process instances started since the start.
     pub commands_started: u64,
+    /// `DescribeInstances` requests since the start, with a good signature.
+    pub describe_instances: u64,
+    /// `DescribeInstanceConnectEndpoints` requests since the start, with a good signature.
+    pub describe_endpoints: u64,
+}
+
+/// The tunnels of one endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointTunnels {
+    /// The endpoint.
+    pub endpoint_id: String,
+    /// Tunnels open now.
+    pub open: usize,
+    /// The most that were open at once.
+    pub peak: usize,
+    /// Tunnels opened since the start.
+    pub opened: u64,
+    /// Requests refused since the start because all places were taken.
+    pub too_many: u64,
 }
 
 /// The counters that only ever need counting. Those of tunnels are kept with the tunnels.
@@ -40,6 +59,8 @@ pub(crate) struct Tally {
     pub(crate) logins_refused: Count,
     pub(crate) channel_opens_refused: Count,
     pub(crate) commands_started: Count,
+    pub(crate) describe_instances: Count,
+    pub(crate) describe_endpoints: Count,
     sessions_open: AtomicUsize,
 }
 

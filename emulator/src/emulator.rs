@@ -9,12 +9,12 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::counters::Counters;
-use crate::faults::Faults;
+use crate::counters::{Counters, EndpointTunnels};
+use crate::faults::{DiscoveryFaults, Faults};
 use crate::host_key::HostKey;
 use crate::http;
 use crate::settings::{InstanceState, Settings};
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 
 /// A running emulator. [`Emulator::stop`] ends it in order; dropping it only asks everything to end.
 #[derive(Debug)]
@@ -55,22 +55,47 @@ impl Emulator {
         self.address
     }
 
-    /// Base URL of the key push, for `AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT`.
+    /// Base URL of the key push and of EC2's own API, for `AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT` and
+    /// `AWS_ENDPOINT_URL_EC2`.
     #[must_use]
     pub fn http_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http{}://{}", self.scheme_suffix(), self.address)
+    }
+
+    fn scheme_suffix(&self) -> &'static str {
+        if self.shared.settings.tls.is_some() {
+            "s"
+        } else {
+            ""
+        }
     }
 
     /// URL of `openTunnel`, without the query.
     #[must_use]
     pub fn tunnel_url(&self) -> String {
-        format!("ws://{}/openTunnel", self.address)
+        format!("ws{}://{}/openTunnel", self.scheme_suffix(), self.address)
     }
 
     /// What happened so far and what is open now.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.counters()
+    }
+
+    /// The tunnels of each endpoint, in the order of the settings.
+    #[must_use]
+    pub fn tunnels(&self) -> Vec<EndpointTunnels> {
+        self.shared.tunnels.by_endpoint()
+    }
+
+    /// Changes how many tunnels an endpoint carries at once; open ones stay. False when there is no such endpoint.
+    pub fn set_max_connections(&self, endpoint_id: &str, max_connections: usize) -> bool {
+        self.shared.tunnels.set_limit(endpoint_id, max_connections)
+    }
+
+    /// Replaces all faults of `DescribeInstances` and `DescribeInstanceConnectEndpoints`.
+    pub fn set_discovery_faults(&self, faults: DiscoveryFaults) {
+        *lock(&self.shared.discovery_faults) = faults;
     }
 
     /// Starts or stops an instance. Open tunnels stay. False when there is no such instance.
@@ -105,13 +130,15 @@ impl Emulator {
 
     /// Cuts all open tunnels of an instance as a network failure would, without a CLOSE frame. Returns how many.
     pub fn cut_tunnels(&self, instance_id: &str) -> usize {
-        self.shared.tunnels_of(instance_id, |tunnel| tunnel.cut.cancel())
+        self.shared
+            .tunnels
+            .each_of(instance_id, |tunnel| tunnel.cut.cancel())
     }
 
     /// Stalls all open tunnels of an instance, as a network that loses every packet would: nothing arrives, nothing is
     /// answered, nothing is closed, and a client that leaves is not noticed. New tunnels are not touched. Returns how many.
     pub fn stall_tunnels(&self, instance_id: &str) -> usize {
-        self.shared.tunnels_of(instance_id, |tunnel| {
+        self.shared.tunnels.each_of(instance_id, |tunnel| {
             tunnel.stalled.send_replace(true);
         })
     }
@@ -119,7 +146,7 @@ impl Emulator {
     /// Lets all open tunnels of an instance carry again, as after TCP's retransmissions: what was under way arrives late
     /// and in order. Returns how many tunnels are open.
     pub fn resume_tunnels(&self, instance_id: &str) -> usize {
-        self.shared.tunnels_of(instance_id, |tunnel| {
+        self.shared.tunnels.each_of(instance_id, |tunnel| {
             tunnel.stalled.send_replace(false);
         })
     }
@@ -155,9 +182,11 @@ pub enum EmulatorError {
         #[source]
         source: io::Error,
     },
-    /// Two instances share an id or an address.
-    #[error("two instances have the same {what} `{value}`")]
-    DuplicateInstance {
+    /// Two instances share an id or, in one VPC, an address; or two endpoints an id.
+    #[error("two {of} have the same {what} `{value}`")]
+    Duplicate {
+        /// `instances` or `endpoints`.
+        of: &'static str,
         /// `id` or `private address`.
         what: &'static str,
         /// The value that is there twice.

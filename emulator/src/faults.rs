@@ -54,6 +54,18 @@ pub struct Faults {
     pub ignores_signals: bool,
 }
 
+/// What can go wrong with `DescribeInstances` and `DescribeInstanceConnectEndpoints`, which are asked for many instances
+/// at once. [`DiscoveryFaults::default`] has all of it off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiscoveryFaults {
+    /// Added to the time that an answer takes.
+    pub latency: Duration,
+    /// Requests answered by `RequestLimitExceeded`.
+    pub throttled: Times,
+    /// Requests answered by `UnauthorizedOperation`.
+    pub denied: Times,
+}
+
 /// How often a fault happens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Times {
@@ -200,9 +212,7 @@ impl FaultSwitch {
     /// What `matches` says of the place where tunnels are to be cut, if it says that this is it; this time then counts.
     pub(crate) fn take_cut<T>(&self, matches: impl FnOnce(CutAt) -> Option<T>) -> Option<T> {
         // By far the most asks end here, without the lock for writing.
-        if self.0.borrow().cut.is_none() {
-            return None;
-        }
+        self.0.borrow().cut?;
         let mut found = None;
         self.0.send_if_modified(|faults| {
             let Some(cut) = &mut faults.cut else { return false };

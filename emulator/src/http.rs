@@ -14,10 +14,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::ec2;
 use crate::open_tunnel;
 use crate::send_key;
 use crate::shared::Shared;
@@ -77,9 +78,28 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         }
         let connection = Arc::clone(&shared);
         shared.spawn(async move {
-            serve(stream, connection).await;
+            secure_and_serve(stream, connection).await;
             drop(slot);
         });
+    }
+}
+
+/// Serves one connection, after its TLS handshake if there is to be one.
+async fn secure_and_serve(stream: TcpStream, shared: Arc<Shared>) {
+    let Some(identity) = &shared.settings.tls else {
+        return serve(stream, shared).await;
+    };
+    let handshake = tokio::time::timeout(READ_TIMEOUT, identity.acceptor().accept(stream));
+    let accepted = tokio::select! {
+        () = shared.stopping().cancelled() => return,
+        accepted = handshake => accepted,
+    };
+    match accepted {
+        Ok(Ok(stream)) => serve(stream, shared).await,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed");
+        }
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
@@ -116,6 +136,7 @@ async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Answe
         (&Method::POST, "/") => {
             let (head, body) = request.into_parts();
             match read_body(body).await {
+                Ok(body) if ec2::is_asked(&head) => ec2::answer(&head, &body, shared, &request_id).await,
                 Ok(body) => send_key::answer(&head, &body, shared, &request_id).await,
                 Err(status) => plain(status),
             }

@@ -20,8 +20,9 @@ use crate::faults::TunnelRefusal;
 use crate::http::{Answer, HungUp, json};
 use crate::relay::{self, Tunnel};
 use crate::send_key::SIGNING_NAME;
-use crate::shared::{InstanceEntry, Shared, TunnelSlot};
+use crate::shared::{InstanceEntry, Shared};
 use crate::sigv4::{SignatureError, Verifier, decoded_query, single};
+use crate::tunnels::{TooMany, TunnelSlot};
 
 /// Longest tunnel that a URL may ask for, in seconds (AWS CLI, `--max-tunnel-duration`).
 const MAX_TUNNEL_SECONDS: u64 = 3600;
@@ -67,6 +68,7 @@ impl Refusal {
 
 /// What a valid request asks for.
 struct Asked {
+    endpoint_id: String,
     entry: Arc<InstanceEntry>,
     port: u16,
     duration: Duration,
@@ -87,7 +89,7 @@ pub(crate) async fn answer(
     let opened = match checked {
         Ok((asked, accept_key)) => {
             disturb(&asked.entry).await?;
-            admit(&asked.entry, shared).map(|slot| (asked, accept_key, slot))
+            admit(&asked, shared).map(|slot| (asked, accept_key, slot))
         }
         Err(refusal) => Err(refusal),
     };
@@ -138,16 +140,15 @@ async fn disturb(entry: &InstanceEntry) -> Result<(), HungUp> {
     Ok(())
 }
 
-fn admit(entry: &InstanceEntry, shared: &Arc<Shared>) -> Result<TunnelSlot, Refusal> {
-    if entry.faults.take(|faults| &mut faults.refused_tunnels) {
-        return Err(Refusal::Told(
-            entry.faults.read(|faults| faults.tunnel_refusal.clone()),
-        ));
+fn admit(asked: &Asked, shared: &Shared) -> Result<TunnelSlot, Refusal> {
+    let faults = &asked.entry.faults;
+    if faults.take(|faults| &mut faults.refused_tunnels) {
+        return Err(Refusal::Told(faults.read(|faults| faults.tunnel_refusal.clone())));
     }
-    let limit = shared.settings.max_connections;
     shared
-        .admit_tunnel(&entry.instance.id)
-        .ok_or(Refusal::TooManyConnections { limit })
+        .tunnels
+        .admit(&asked.endpoint_id, &asked.entry.instance.id)
+        .map_err(|TooMany { limit }| Refusal::TooManyConnections { limit })
 }
 
 fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal> {
@@ -161,11 +162,13 @@ fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal>
     .verify_query(head)?;
     let query = decoded_query(head.uri.query().unwrap_or_default())?;
     let endpoint_id = single(&query, "instanceConnectEndpointId")?.unwrap_or_default();
-    if endpoint_id != settings.endpoint_id {
-        return Err(Refusal::NoEndpoint {
+    let endpoint = settings
+        .endpoints
+        .iter()
+        .find(|endpoint| endpoint.id == endpoint_id)
+        .ok_or_else(|| Refusal::NoEndpoint {
             id: endpoint_id.to_owned(),
-        });
-    }
+        })?;
     let port = match single(&query, "remotePort")? {
         Some("22") => 22,
         Some("3389") => 3389,
@@ -179,7 +182,7 @@ fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal>
     };
     let entry = single(&query, "privateIpAddress")?
         .and_then(|text| text.parse::<IpAddr>().ok())
-        .and_then(|address| shared.instance_at(address))
+        .and_then(|address| shared.instance_at(&endpoint.vpc_id, address))
         .ok_or(Refusal::Parameter {
             name: "PrivateIpAddress",
             rule: "Specify the private IP address of an instance in the VPC",
@@ -196,6 +199,7 @@ fn check(head: &http::request::Parts, shared: &Shared) -> Result<Asked, Refusal>
         }
     };
     Ok(Asked {
+        endpoint_id: endpoint.id.clone(),
         entry: Arc::clone(entry),
         port,
         duration,

@@ -16,7 +16,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::faults::CutAt;
-use crate::shared::{InstanceEntry, TunnelSwitches};
+use crate::shared::InstanceEntry;
+use crate::tunnels::TunnelSwitches;
 
 /// Most bytes taken from the instance for one frame.
 pub(crate) const CHUNK: usize = 64 * 1024;

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::instance;
 use crate::pump::{CHUNK, Ending, WebSocket, cut_by_age, pump, until_resumed};
 use crate::settings::{InstanceBackend, InstanceState};
-use crate::shared::{InstanceEntry, Shared, TunnelSlot};
+use crate::shared::{InstanceEntry, Shared};
+use crate::tunnels::TunnelSlot;
 
 /// Longest frame and message taken from the client. The AWS CLI sends at most 65,000 bytes in one.
 const MAX_MESSAGE: usize = 1024 * 1024;

@@ -1,23 +1,23 @@
 //! State that all connections of one emulator share: instances, keys, open tunnels, counters, and the tasks.
 //!
-//! It owns admission (how many tunnels) and the end of everything. It must know nothing of HTTP or SSH.
+//! It owns the end of everything. It must know nothing of HTTP or SSH.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::counters::{Counters, Tally};
 use crate::emulator::EmulatorError;
-use crate::faults::FaultSwitch;
+use crate::faults::{DiscoveryFaults, FaultSwitch};
 use crate::host_key::HostKey;
 use crate::instance::Account;
 use crate::keys::Keys;
 use crate::settings::{Instance, InstanceBackend, InstanceState, Settings};
+use crate::tunnels::Tunnels;
 
 /// Locks, also after a holder panicked: all values here are valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -31,9 +31,10 @@ pub(crate) struct Shared {
     pub(crate) keys: Keys,
     pub(crate) account: Arc<Account>,
     instances: HashMap<String, Arc<InstanceEntry>>,
-    by_address: HashMap<IpAddr, Arc<InstanceEntry>>,
-    tunnels: Mutex<Tunnels>,
+    by_address: HashMap<(String, IpAddr), Arc<InstanceEntry>>,
+    pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) tally: Tally,
+    pub(crate) discovery_faults: Mutex<DiscoveryFaults>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -80,28 +81,6 @@ impl InstanceEntry {
     }
 }
 
-#[derive(Debug, Default)]
-struct Tunnels {
-    open: HashMap<u64, OpenTunnel>,
-    opened: u64,
-    peak: usize,
-}
-
-#[derive(Debug)]
-struct OpenTunnel {
-    instance_id: String,
-    switches: Arc<TunnelSwitches>,
-}
-
-/// What an open tunnel is told from outside.
-#[derive(Debug, Default)]
-pub(crate) struct TunnelSwitches {
-    /// Cancelled when the tunnel is to be cut without a CLOSE.
-    pub(crate) cut: CancellationToken,
-    /// Whether it carries nothing.
-    pub(crate) stalled: watch::Sender<bool>,
-}
-
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Result<Self, EmulatorError> {
         let mut instances = HashMap::new();
@@ -116,30 +95,31 @@ impl Shared {
                         value: instance.private_ip_address.clone(),
                     })?;
             let entry = Arc::new(InstanceEntry::new(instance));
-            if instances
-                .insert(instance.id.clone(), Arc::clone(&entry))
-                .is_some()
-            {
-                return Err(EmulatorError::DuplicateInstance {
-                    what: "id",
-                    value: instance.id.clone(),
-                });
+            let known = instances.insert(instance.id.clone(), Arc::clone(&entry));
+            if known.is_some() {
+                return Err(duplicate("instances", "id", &instance.id));
             }
-            if by_address.insert(address, entry).is_some() {
-                return Err(EmulatorError::DuplicateInstance {
-                    what: "private address",
-                    value: instance.private_ip_address.clone(),
-                });
+            for address in [Some(address), instance.ipv6_address.map(IpAddr::V6)]
+                .into_iter()
+                .flatten()
+            {
+                let place = (instance.vpc_id.clone(), address);
+                if by_address.insert(place, Arc::clone(&entry)).is_some() {
+                    return Err(duplicate("instances", "private address", &address));
+                }
             }
         }
+        let tunnels = Tunnels::new(&settings.endpoints, settings.max_connections)
+            .map_err(|id| duplicate("endpoints", "id", &id))?;
         Ok(Self {
             account: Arc::new(Account::current(settings.shell.as_deref())),
             keys: Keys::new(settings.clock.clone(), settings.key_lifetime),
             settings,
             instances,
             by_address,
-            tunnels: Mutex::default(),
+            tunnels,
             tally: Tally::default(),
+            discovery_faults: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         })
@@ -149,8 +129,9 @@ impl Shared {
         self.instances.get(id)
     }
 
-    pub(crate) fn instance_at(&self, address: IpAddr) -> Option<&Arc<InstanceEntry>> {
-        self.by_address.get(&address)
+    /// The instance of this VPC that has the address.
+    pub(crate) fn instance_at(&self, vpc_id: &str, address: IpAddr) -> Option<&Arc<InstanceEntry>> {
+        self.by_address.get(&(vpc_id.to_owned(), address))
     }
 
     pub(crate) fn set_instance_state(&self, instance_id: &str, state: InstanceState) -> bool {
@@ -161,48 +142,13 @@ impl Shared {
         true
     }
 
-    /// Takes one of the endpoint's connections, or nothing when all are taken.
-    pub(crate) fn admit_tunnel(self: &Arc<Self>, instance_id: &str) -> Option<TunnelSlot> {
-        let mut tunnels = lock(&self.tunnels);
-        if tunnels.open.len() >= self.settings.max_connections {
-            return None;
-        }
-        let id = tunnels.opened;
-        tunnels.opened += 1;
-        let switches = Arc::new(TunnelSwitches::default());
-        tunnels.open.insert(
-            id,
-            OpenTunnel {
-                instance_id: instance_id.to_owned(),
-                switches: Arc::clone(&switches),
-            },
-        );
-        tunnels.peak = tunnels.peak.max(tunnels.open.len());
-        Some(TunnelSlot {
-            id,
-            switches,
-            shared: Arc::clone(self),
-        })
-    }
-
-    /// Does something to all open tunnels of an instance and returns how many there are.
-    pub(crate) fn tunnels_of(&self, instance_id: &str, act: impl Fn(&TunnelSwitches)) -> usize {
-        let tunnels = lock(&self.tunnels);
-        tunnels
-            .open
-            .values()
-            .filter(|tunnel| tunnel.instance_id == instance_id)
-            .inspect(|tunnel| act(&tunnel.switches))
-            .count()
-    }
-
     pub(crate) fn counters(&self) -> Counters {
         let tally = &self.tally;
-        let tunnels = lock(&self.tunnels);
+        let tunnels = self.tunnels.total();
         Counters {
             push_attempts: tally.push_attempts.get(),
             pushes: tally.pushes.get(),
-            tunnels_open: tunnels.open.len(),
+            tunnels_open: tunnels.open,
             tunnels_opened: tunnels.opened,
             tunnels_peak: tunnels.peak,
             tunnels_refused: tally.tunnels_refused.get(),
@@ -211,6 +157,8 @@ impl Shared {
             channel_opens_refused: tally.channel_opens_refused.get(),
             sessions_open: tally.sessions_open(),
             commands_started: tally.commands_started.get(),
+            describe_instances: tally.describe_instances.get(),
+            describe_endpoints: tally.describe_endpoints.get(),
         }
     }
 
@@ -234,27 +182,10 @@ impl Shared {
     }
 }
 
-/// One of the endpoint's connections; dropping it frees the slot.
-#[derive(Debug)]
-pub(crate) struct TunnelSlot {
-    id: u64,
-    switches: Arc<TunnelSwitches>,
-    shared: Arc<Shared>,
-}
-
-impl TunnelSlot {
-    pub(crate) fn switches(&self) -> &TunnelSwitches {
-        &self.switches
-    }
-
-    /// Frees the slot while its owner still has something to close: whoever sees the end of one tunnel may open the next.
-    pub(crate) fn release(&self) {
-        lock(&self.shared.tunnels).open.remove(&self.id);
-    }
-}
-
-impl Drop for TunnelSlot {
-    fn drop(&mut self) {
-        self.release();
+fn duplicate(of: &'static str, what: &'static str, value: &dyn std::fmt::Display) -> EmulatorError {
+    EmulatorError::Duplicate {
+        of,
+        what,
+        value: value.to_string(),
     }
 }

@@ -12,33 +12,16 @@ mod support;
 
 use std::time::Duration;
 
-use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend, InstanceState, Settings};
+use adit_emulator::{Credentials, Emulator, InstanceState, Settings};
 use futures_util::{SinkExt, StreamExt};
 use support::requests::{INSTANCE, Signer, TUNNEL, credentials, open_tunnel, request, upgrade_headers};
 use support::ssh::{Socket, dial};
-use support::{eventually, soon};
-use tokio::net::TcpListener;
+use support::{eventually, soon, start_with_listener};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 async fn start() -> Emulator {
     Emulator::start(Settings::new(credentials())).await.unwrap()
-}
-
-/// An emulator whose instance is a listener of the test.
-async fn start_with_listener() -> (Emulator, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let keys = std::env::temp_dir();
-    let backend = InstanceBackend::External {
-        address: listener.local_addr().unwrap(),
-        authorized_keys_dir: keys,
-    };
-    let mut settings = Settings::new(credentials());
-    settings.instances = vec![Instance {
-        backend,
-        ..Instance::default()
-    }];
-    (Emulator::start(settings).await.unwrap(), listener)
 }
 
 async fn next(socket: &mut Socket) -> Option<Message> {

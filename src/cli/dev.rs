@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend};
+use adit_emulator::{Credentials, Emulator, Endpoint, Instance, InstanceBackend};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -172,7 +172,9 @@ async fn start_emulator(
     ));
     emulated.region.clone_from(&settings.aws.region);
     emulated.instances = vec![instance];
-    let endpoint_id = emulated.endpoint_id.clone();
+    let endpoint = Endpoint::default();
+    let endpoint_id = endpoint.id.clone();
+    emulated.endpoints = vec![endpoint];
     let emulator = Emulator::start(emulated).await?;
     // The name is signed and sent, and never resolved: the override says where to connect.
     settings.aws.endpoint_dns_name = Some(format!("{endpoint_id}.invalid"));

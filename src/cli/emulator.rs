@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend, Settings};
+use adit_emulator::{Credentials, Emulator, Endpoint, Instance, InstanceBackend, Settings, TlsIdentity};
 
+use super::emulator_faults::FaultArgs;
 use super::failure::CliError;
 use super::logging;
 use super::signals::StopRequests;
@@ -21,24 +23,61 @@ use crate::settings::Log;
 Examples:
   adit emulator --listen 127.0.0.1:4566
   adit emulator --instance i-0fedcba9876543210=127.0.0.1:2222 --authorized-keys-dir /run/keys
+  adit emulator --rtt 50 --grant-latency 3000 --throttle-grants 2
+  adit emulator --cut-tunnels 1 --cut-at output:4096
   aws ec2-instance-connect send-ssh-public-key --endpoint-url http://127.0.0.1:4566 \\
       --instance-id i-0123456789abcdef0 --instance-os-user \"$(id -un)\" --ssh-public-key file://key.pub")]
 pub(super) struct Args {
+    #[command(flatten)]
+    listener: Listener,
+    #[command(flatten)]
+    instances: Instances,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    faults: FaultArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Listener")]
+struct Listener {
     /// Loopback address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4566")]
     listen: SocketAddr,
     /// AWS region that signatures must name.
     #[arg(long, value_name = "NAME", default_value = "us-east-2")]
     region: String,
+    /// Certificate chain (PEM): speak https and wss instead of http and ws.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key (PEM, not encrypted).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Instances")]
+struct Instances {
     /// An instance and the sshd behind it; may be repeated.
     #[arg(long = "instance", value_name = "ID=HOST:PORT", value_parser = external, requires = "authorized_keys_dir")]
     instances: Vec<External>,
     /// Directory that pushed keys are written to, a file for each login name; it must exist.
     #[arg(long, value_name = "DIR", requires = "instances")]
     authorized_keys_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct Limits {
     /// Tunnels open at once; AWS allows 20 an endpoint.
     #[arg(long, value_name = "N", default_value_t = 20)]
     max_connections: usize,
+    /// Session channels per SSH connection of the instance without an sshd; OpenSSH's MaxSessions is 10.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    max_sessions: usize,
+    /// Life of a tunnel whose URL names none, in seconds; AWS allows 3600.
+    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    max_tunnel_duration: u64,
 }
 
 /// An instance by its id, and where its sshd is.
@@ -71,31 +110,27 @@ fn external(text: &str) -> Result<External, &'static str> {
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     logging::start(&Log::default())?;
     let mut settings = Settings::new(credentials()?);
-    settings.listen = args.listen;
-    settings.region = args.region;
-    settings.max_connections = args.max_connections;
-    settings.instances = vec![instance_of_the_current_user()];
-    if let Some(directory) = args.authorized_keys_dir {
-        if !directory.is_dir() {
-            return Err(CliError::Usage(format!(
-                "`{}` is not a directory",
-                directory.display()
-            )));
-        }
-        settings.instances.clear();
-        for (number, external) in (10_u8..=254).zip(args.instances) {
-            settings
-                .instances
-                .push(instance(number, external, directory.clone()).await?);
-        }
+    settings.listen = args.listener.listen;
+    settings.tls = identity(&args.listener)?;
+    settings.region = args.listener.region;
+    settings.max_connections = args.limits.max_connections;
+    settings.max_sessions = args.limits.max_sessions;
+    settings.max_tunnel_duration = Duration::from_secs(args.limits.max_tunnel_duration);
+    settings.instances = instances(args.instances).await?;
+    for instance in &mut settings.instances {
+        instance.faults = args.faults.faults();
     }
     let signals = StopRequests::listen()?;
-    let instances = settings.instances.clone();
-    let endpoint_id = settings.endpoint_id.clone();
+    let Settings {
+        instances, endpoints, ..
+    } = settings.clone();
     let emulator = Emulator::start(settings).await?;
     println!("key push:    {}", emulator.http_url());
+    println!("ec2:         {}", emulator.http_url());
     println!("open tunnel: {}", emulator.tunnel_url());
-    println!("endpoint:    {endpoint_id}");
+    for Endpoint { id, .. } in endpoints {
+        println!("endpoint:    {id}");
+    }
     for instance in instances {
         println!(
             "instance:    {} at {}, {}",
@@ -107,6 +142,39 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     signals.asked(1).await;
     emulator.stop().await;
     Ok(())
+}
+
+fn identity(listener: &Listener) -> Result<Option<TlsIdentity>, CliError> {
+    let (Some(certificates), Some(private_key)) = (&listener.tls_cert, &listener.tls_key) else {
+        return Ok(None);
+    };
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| CliError::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        })
+    };
+    TlsIdentity::from_pem(&read(certificates)?, &read(private_key)?)
+        .map(Some)
+        .map_err(CliError::Certificate)
+}
+
+async fn instances(args: Instances) -> Result<Vec<Instance>, CliError> {
+    let Some(directory) = args.authorized_keys_dir else {
+        return Ok(vec![instance_of_the_current_user()]);
+    };
+    if !directory.is_dir() {
+        return Err(CliError::Usage(format!(
+            "`{}` is not a directory",
+            directory.display()
+        )));
+    }
+    let mut instances = Vec::new();
+    for (number, external) in (10_u8..=254).zip(args.instances) {
+        instances.push(instance(number, external, directory.clone()).await?);
+    }
+    Ok(instances)
 }
 
 /// The emulator's default instance for one who uses it by hand. It lets in only the login that its commands run as; any,

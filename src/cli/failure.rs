@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adit_emulator::{EmulatorError, HostKeyError};
+use adit_emulator::{EmulatorError, HostKeyError, TlsIdentityError};
 use thiserror::Error;
 
 use crate::application::{ApplicationError, RunError};
@@ -46,6 +46,8 @@ pub(super) enum CliError {
         #[source]
         source: HostKeyError,
     },
+    #[error("the certificate of `--tls-cert` and `--tls-key` is not usable")]
+    Certificate(#[source] TlsIdentityError),
     #[error("can't {action} `{path}`")]
     File {
         action: &'static str,

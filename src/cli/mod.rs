@@ -7,6 +7,7 @@ mod config;
 mod data_directory;
 mod dev;
 mod emulator;
+mod emulator_faults;
 pub mod exec;
 mod failure;
 pub mod hostkey;

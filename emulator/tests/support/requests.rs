@@ -229,6 +229,29 @@ pub(crate) async fn push_with(
     request(emulator.address(), "POST", "/", &headers, body).await
 }
 
+/// Sends a signed EC2 Query request: `Action=...&...`, without the version.
+pub(crate) async fn ec2(emulator: &Emulator, signer: &Signer, parameters: &str) -> Answer {
+    let body = format!("{parameters}&Version=2016-11-15");
+    let host = emulator.address().to_string();
+    let url = format!("http://{host}/");
+    let media_type = "application/x-www-form-urlencoded; charset=utf-8";
+    let given = [("content-type", media_type)];
+    let to_sign = SignableRequest::new(
+        "POST",
+        &url,
+        given.into_iter(),
+        SignableBody::Bytes(body.as_bytes()),
+    )
+    .unwrap();
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::Headers;
+    let (signed, _) = signer.sign(settings, to_sign);
+    let mut headers = vec![("Host".to_owned(), host)];
+    headers.extend(given.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    headers.extend(signed);
+    request(emulator.address(), "POST", "/", &headers, &body).await
+}
+
 /// Headers of a websocket upgrade.
 pub(crate) fn upgrade_headers(host: &str) -> Vec<(String, String)> {
     [

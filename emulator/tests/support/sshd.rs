@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use adit_emulator::HostKey;
+use adit_emulator::{HostKey, Instance, InstanceBackend, Settings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 
 use super::eventually;
+use super::requests::credentials;
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -51,6 +52,21 @@ impl Sshd {
         };
         eventually("sshd listens", async || TcpStream::connect(address).await.is_ok()).await;
         sshd
+    }
+
+    /// An emulator whose one instance is this sshd.
+    pub(crate) fn settings(&self) -> Settings {
+        let backend = InstanceBackend::External {
+            address: self.address,
+            authorized_keys_dir: self.keys.clone(),
+        };
+        Settings {
+            instances: vec![Instance {
+                backend,
+                ..Instance::default()
+            }],
+            ..Settings::new(credentials())
+        }
     }
 }
 
