@@ -55,7 +55,7 @@ pub enum ApplicationError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// AWS could not be set up.
     #[error("AWS could not be set up")]
@@ -352,7 +352,7 @@ async fn connect_to_aws(
         None => Vec::new(),
         Some(path) => aws::read_certificates(path).map_err(|source| ApplicationError::TunnelCa {
             path: path.clone(),
-            source,
+            source: Box::new(source),
         })?,
     };
     let options = AwsOptions {

@@ -14,6 +14,8 @@ mod dialer;
 mod discovery;
 mod key_grants;
 mod locator;
+#[cfg(test)]
+mod moto_tests;
 mod open_tunnel;
 mod options;
 mod peer;

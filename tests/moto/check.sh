@@ -45,4 +45,4 @@ fi
 export AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing AWS_DEFAULT_REGION=eu-north-1 NO_PROXY=127.0.0.1
 "$directory/venv/bin/python" tests/moto/make_instances.py "$url" >"$directory/instances.json"
 ADIT_TEST_MOTO_URL="$url" ADIT_TEST_MOTO_INSTANCES="$directory/instances.json" \
-    cargo test --test moto -- --ignored --nocapture
+    cargo test --package adit --lib moto -- --ignored --nocapture

@@ -1,34 +1,25 @@
 //! DescribeInstances against moto's EC2. `tests/moto/check.sh` starts moto and runs this.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers fail it by panicking; clippy.toml reaches only the test functions themselves"
-)]
-
-use adit::aws::{AwsConnection, AwsOptions, Way};
 use adit_actors::clock::Clock;
 use adit_actors::instance::{InstanceKey, InstanceTarget};
 use adit_actors::tunnel::{LocateError, Locator, chain};
 use serde_json::Value;
+
+use super::test_support;
+use super::{AwsConnection, AwsOptions, Way};
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("`{name}` is not set; run tests/moto/check.sh"))
 }
 
 fn target(region: &str, instance_id: &str) -> InstanceTarget {
+    let instance = InstanceKey {
+        region: region.to_owned(),
+        instance_id: instance_id.to_owned(),
+    };
     InstanceTarget {
-        instance: InstanceKey {
-            region: region.to_owned(),
-            instance_id: instance_id.to_owned(),
-        },
-        os_user: "ubuntu".to_owned(),
-        availability_zone: None,
-        address: None,
-        port: None,
-        endpoint: None,
+        instance,
+        ..test_support::target()
     }
 }
 
@@ -36,7 +27,8 @@ fn target(region: &str, instance_id: &str) -> InstanceTarget {
 #[ignore = "needs moto's server: tests/moto/check.sh"]
 async fn moto_says_where_instances_are() {
     let made: Value =
-        serde_json::from_str(&std::fs::read_to_string(variable("ADIT_TEST_MOTO_INSTANCES")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(variable("ADIT_TEST_MOTO_INSTANCES")).unwrap())
+            .unwrap();
     let text = |name: &str| made[name].as_str().unwrap();
     let options = AwsOptions {
         ec2_endpoint: Some(variable("ADIT_TEST_MOTO_URL")),
