@@ -1,11 +1,12 @@
 //! The service as one value: built from settings, run until it is told to stop, and stopped in order.
 //!
 //! Owns the listeners, the store, the engine and the servers, and the order in which they begin and end. It must not
-//! read files, the environment or signals: its caller passes in what they say.
+//! read the environment or signals: its caller passes in what they say.
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::aws::{AwsConnection, AwsOptions, AwsSetupError, TunnelEndpointError, WorkspaceLocator};
+use crate::aws::{self, AwsConnection, AwsOptions, AwsSetupError, TlsError, TunnelEndpointError, Way};
 use crate::http::{self, HttpOptions, HttpState, Surface};
-use crate::settings::Settings;
+use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
 
 /// Beside the grace for execs and the flush of the audit: the kill (5 s) and the rest of the answers' bytes.
@@ -47,6 +48,15 @@ pub enum ApplicationError {
     /// `aws.tunnel_endpoint_override` is no such URL.
     #[error("`aws.tunnel_endpoint_override` is not usable")]
     TunnelEndpoint(#[source] TunnelEndpointError),
+    /// `aws.tunnel_ca_file` holds no certificates.
+    #[error("`aws.tunnel_ca_file`: `{path}` is not usable")]
+    TunnelCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<TlsError>,
+    },
     /// AWS could not be set up.
     #[error("AWS could not be set up")]
     Aws(#[from] AwsSetupError),
@@ -175,7 +185,7 @@ impl Application {
         let boundaries = Boundaries {
             key_grants: aws.key_grants(),
             dialer: aws.dialer(),
-            locator: Arc::new(WorkspaceLocator::new(default_endpoint(&settings))),
+            locator: aws.locator(),
             host_keys: store.clone(),
             audit_store: store.clone(),
         };
@@ -310,16 +320,20 @@ pub fn target_defaults(settings: &Settings) -> TargetDefaults {
     }
 }
 
-fn default_endpoint(settings: &Settings) -> Option<EndpointHint> {
-    let (endpoint_id, dns_name) = settings
-        .aws
-        .endpoint_id
-        .clone()
-        .zip(settings.aws.endpoint_dns_name.clone())?;
-    Some(EndpointHint {
-        endpoint_id,
-        dns_name,
-    })
+/// How instances are reached, and through which endpoint where their workspaces name none.
+fn way(settings: &Settings) -> Way {
+    let aws = &settings.aws;
+    let default = || {
+        let (endpoint_id, dns_name) = aws.endpoint_id.clone().zip(aws.endpoint_dns_name.clone())?;
+        Some(EndpointHint {
+            endpoint_id,
+            dns_name,
+        })
+    };
+    match aws.connect {
+        Connect::Endpoint => Way::Endpoint { default: default() },
+        Connect::Direct => Way::Direct,
+    }
 }
 
 async fn connect_to_aws(
@@ -327,20 +341,31 @@ async fn connect_to_aws(
     credentials: Option<Credentials>,
     clock: Clock,
 ) -> Result<AwsConnection, ApplicationError> {
-    let tunnel_endpoint = settings
-        .aws
+    let aws = &settings.aws;
+    let tunnel_endpoint = aws
         .tunnel_endpoint_override
         .as_ref()
         .map(|url| url.parse())
         .transpose()
         .map_err(ApplicationError::TunnelEndpoint)?;
+    let extra_roots = match &aws.tunnel_ca_file {
+        None => Vec::new(),
+        Some(path) => aws::read_certificates(path).map_err(|source| ApplicationError::TunnelCa {
+            path: path.clone(),
+            source: Box::new(source),
+        })?,
+    };
     let options = AwsOptions {
-        region: settings.aws.region.clone(),
         credentials,
-        key_push_endpoint: settings.aws.key_push_endpoint_override.clone(),
+        key_push_endpoint: aws.key_push_endpoint_override.clone(),
         tunnel_endpoint,
-        max_tunnel_duration: Some(settings.aws.max_tunnel_duration),
-        extra_roots: Vec::new(),
+        max_tunnel_duration: Some(aws.max_tunnel_duration),
+        ec2_endpoint: aws.ec2_endpoint_override.clone(),
+        extra_roots,
+        proxies: settings.proxies.clone(),
+        way: way(settings),
+        discovery_life: aws.discovery_cache,
+        ..AwsOptions::new(&aws.region)
     };
     Ok(AwsConnection::open(options, clock).await?)
 }

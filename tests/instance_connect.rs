@@ -26,7 +26,6 @@ fn settings() -> Settings {
 
 async fn connection(emulator: &Emulator, secret: &str) -> AwsConnection {
     let options = AwsOptions {
-        region: "eu-north-1".into(),
         credentials: Some(aws_credential_types::Credentials::new(
             "AKIDEXAMPLE",
             secret,
@@ -36,8 +35,7 @@ async fn connection(emulator: &Emulator, secret: &str) -> AwsConnection {
         )),
         key_push_endpoint: Some(emulator.http_url()),
         tunnel_endpoint: Some(emulator.tunnel_url().parse().unwrap()),
-        max_tunnel_duration: None,
-        extra_roots: Vec::new(),
+        ..AwsOptions::new("eu-north-1")
     };
     AwsConnection::open(options, Clock::system()).await.unwrap()
 }

@@ -1,112 +1,33 @@
-//! What all calls to AWS share: credentials, region defaults, overrides, TLS.
+//! What all calls to AWS share: credentials, region defaults, overrides, TLS, proxies.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_actors::clock::Clock;
-use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::Credentials;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
-use http::Uri;
-use rustls::pki_types::CertificateDer;
+use aws_sdk_ec2instanceconnect::config::SharedHttpClient;
+use aws_smithy_http_client::ConnectorBuilder;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext};
+use rustls::ClientConfig;
 use thiserror::Error;
+use tokio_rustls::TlsConnector;
 
 use super::credentials::CachedCredentials;
+use super::dialer::InstanceDialer;
+use super::discovery::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, Discovery, Ec2Query, ServiceUrl};
 use super::key_grants::InstanceConnectKeyGrants;
+use super::locator::{InstanceLocator, Way};
 use super::open_tunnel::OpenTunnelDialer;
-use super::tls::{self, TlsError};
+use super::options::AwsOptions;
+use super::peer::Route;
+use super::proxy::{Proxies, ProxySetupError};
+use super::tls::{Roots, TlsError};
 
 /// Longest life of a tunnel on AWS, and what applies when none is asked for.
 pub(super) const SERVICE_MAX_TUNNEL_DURATION: Duration = Duration::from_secs(3_600);
-
-/// How to reach AWS.
-#[derive(Clone)]
-pub struct AwsOptions {
-    /// Region for calls that name none, as in `us-east-2`. Each instance's own region is used for that instance.
-    pub region: String,
-    /// Credentials to use. Absent in production: then the AWS SDK's default chain finds them (environment, profile, web
-    /// identity, ECS, IMDS).
-    pub credentials: Option<Credentials>,
-    /// URL to send SendSSHPublicKey to. Absent in production: then the SDK's own settings apply, among them the variable
-    /// `AWS_ENDPOINT_URL_EC2_INSTANCE_CONNECT`.
-    pub key_push_endpoint: Option<String>,
-    /// Where OpenTunnel goes instead of to the endpoint's DNS name. For development and tests.
-    pub tunnel_endpoint: Option<TunnelEndpoint>,
-    /// Longest life to ask for a tunnel, 1 s to 3,600 s in whole seconds. Needed where an IAM policy has a condition on
-    /// `maxTunnelDuration`; absent means that it is not sent.
-    pub max_tunnel_duration: Option<Duration>,
-    /// Root certificates to trust for the tunnel beside the system's.
-    pub extra_roots: Vec<CertificateDer<'static>>,
-}
-
-impl fmt::Debug for AwsOptions {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("AwsOptions")
-            .field("region", &self.region)
-            .field(
-                "credentials",
-                &self.credentials.as_ref().map(Credentials::access_key_id),
-            )
-            .field("key_push_endpoint", &self.key_push_endpoint)
-            .field("tunnel_endpoint", &self.tunnel_endpoint)
-            .field("max_tunnel_duration", &self.max_tunnel_duration)
-            .finish_non_exhaustive()
-    }
-}
-
-/// An address that stands in for every EC2 Instance Connect Endpoint, as in `ws://127.0.0.1:8081`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TunnelEndpoint {
-    pub(super) tls: bool,
-    pub(super) authority: String,
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-/// Text that names no tunnel endpoint.
-#[derive(Debug, Error)]
-pub enum TunnelEndpointError {
-    /// Not a URL at all.
-    #[error("tunnel endpoint is no URL")]
-    Url(#[source] http::uri::InvalidUri),
-    /// A URL of another form.
-    #[error("tunnel endpoint must have the form `ws://HOST:PORT` or `wss://HOST:PORT`")]
-    Form,
-}
-
-impl FromStr for TunnelEndpoint {
-    type Err = TunnelEndpointError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let uri: Uri = text.parse().map_err(TunnelEndpointError::Url)?;
-        let tls = match uri.scheme_str() {
-            Some("ws") => false,
-            Some("wss") => true,
-            _ => return Err(TunnelEndpointError::Form),
-        };
-        let authority = uri.authority().ok_or(TunnelEndpointError::Form)?;
-        // The operation's own path may be there; it is the only one.
-        if !matches!(uri.path(), "/" | "/openTunnel")
-            || uri.query().is_some()
-            || authority.as_str().contains('@')
-        {
-            return Err(TunnelEndpointError::Form);
-        }
-        Ok(Self {
-            tls,
-            authority: authority.as_str().to_owned(),
-            host: authority
-                .host()
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned(),
-            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-        })
-    }
-}
 
 /// AWS could not be set up.
 #[derive(Debug, Error)]
@@ -120,13 +41,20 @@ pub enum AwsSetupError {
     /// TLS could not be set up.
     #[error("setting up TLS to the endpoints failed")]
     Tls(#[source] TlsError),
+    /// What the environment says of proxies can't be used.
+    #[error("setting up the proxies of the environment failed")]
+    Proxy(#[source] ProxySetupError),
+    /// The HTTP client for EC2 could not be made.
+    #[error("setting up the client for EC2 failed")]
+    Client(#[source] reqwest::Error),
 }
 
-/// The process's connection to EC2 Instance Connect. Cheap to clone.
+/// The process's connection to EC2 and EC2 Instance Connect. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AwsConnection {
     key_grants: Arc<InstanceConnectKeyGrants>,
-    dialer: Arc<OpenTunnelDialer>,
+    dialer: Arc<InstanceDialer>,
+    locator: Arc<InstanceLocator>,
 }
 
 impl AwsConnection {
@@ -140,31 +68,46 @@ impl AwsConnection {
         {
             return Err(AwsSetupError::MaxTunnelDuration(duration));
         }
-        let needs_tls = options
-            .tunnel_endpoint
-            .as_ref()
-            .is_none_or(|endpoint| endpoint.tls);
-        let tls = needs_tls
-            .then(|| tls::connector(&options.extra_roots))
-            .transpose()
-            .map_err(AwsSetupError::Tls)?;
+        let proxies = Proxies::new(&options.proxies).map_err(AwsSetupError::Proxy)?;
+        let roots = Roots::of_the_system_and(options.extra_roots);
+        let endpoints_need_tls = matches!(options.way, Way::Endpoint { .. })
+            && options
+                .tunnel_endpoint
+                .as_ref()
+                .is_none_or(|endpoint| endpoint.tls);
+        if endpoints_need_tls && roots.is_empty() {
+            return Err(AwsSetupError::Tls(TlsError::NoRoots));
+        }
+        let tls = roots.client_config().map_err(AwsSetupError::Tls)?;
+        let http = http_client(&tls, &proxies)?;
+        let route = Route {
+            tls: (!roots.is_empty()).then(|| TlsConnector::from(Arc::new(tls))),
+            proxies,
+        };
 
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(options.region));
         if let Some(credentials) = options.credentials {
             loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
         }
-        let config = loader.load().await;
-        let provider = config
-            .credentials_provider()
-            .ok_or(AwsSetupError::NoCredentialsProvider)?;
+        let config = loader
+            .http_client(sdk_http_client(&roots, &route.proxies))
+            .load()
+            .await;
+        let credentials = Arc::new(credentials(&config, clock.clone())?);
+        let service_url = ServiceUrl::new(&config, options.ec2_endpoint);
+        let use_fips = service_url.use_fips();
+        let ec2 = Ec2Query::new(http, Arc::clone(&credentials), clock.clone(), service_url);
+        let discovery = Discovery::new(ec2, use_fips, options.discovery_life);
+        let open_tunnel = OpenTunnelDialer::new(
+            credentials,
+            clock,
+            options.tunnel_endpoint,
+            route,
+            options.max_tunnel_duration,
+        );
         Ok(Self {
-            dialer: Arc::new(OpenTunnelDialer::new(
-                CachedCredentials::new(provider, clock.clone()),
-                clock,
-                options.tunnel_endpoint,
-                tls,
-                options.max_tunnel_duration,
-            )),
+            dialer: Arc::new(InstanceDialer::new(open_tunnel)),
+            locator: Arc::new(InstanceLocator::new(options.way, Arc::new(discovery))),
             key_grants: Arc::new(InstanceConnectKeyGrants::new(config, options.key_push_endpoint)),
         })
     }
@@ -175,89 +118,62 @@ impl AwsConnection {
         Arc::clone(&self.key_grants)
     }
 
-    /// OpenTunnel.
+    /// OpenTunnel, or plain TCP.
     #[must_use]
-    pub fn dialer(&self) -> Arc<OpenTunnelDialer> {
+    pub fn dialer(&self) -> Arc<InstanceDialer> {
         Arc::clone(&self.dialer)
+    }
+
+    /// Workspace, settings, and EC2 for what they don't say.
+    #[must_use]
+    pub fn locator(&self) -> Arc<InstanceLocator> {
+        Arc::clone(&self.locator)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn credentials(config: &SdkConfig, clock: Clock) -> Result<CachedCredentials, AwsSetupError> {
+    let provider = config
+        .credentials_provider()
+        .ok_or(AwsSetupError::NoCredentialsProvider)?;
+    Ok(CachedCredentials::new(provider, clock))
+}
 
-    #[test]
-    fn tunnel_endpoints() {
-        let table = [
-            (
-                "ws://127.0.0.1:8081",
-                Some((false, "127.0.0.1:8081", "127.0.0.1", 8081)),
-            ),
-            (
-                "ws://127.0.0.1:8081/",
-                Some((false, "127.0.0.1:8081", "127.0.0.1", 8081)),
-            ),
-            ("wss://localhost", Some((true, "localhost", "localhost", 443))),
-            ("ws://[::1]:9", Some((false, "[::1]:9", "::1", 9))),
-            ("http://127.0.0.1:8081", None),
-            ("127.0.0.1:8081", None),
-            (
-                "ws://127.0.0.1:8081/openTunnel",
-                Some((false, "127.0.0.1:8081", "127.0.0.1", 8081)),
-            ),
-            ("ws://127.0.0.1:8081/other", None),
-            ("ws://user@127.0.0.1:8081", None),
-            ("", None),
-        ];
-        for (text, expected) in table {
-            let parsed = text.parse::<TunnelEndpoint>().ok();
-            let expected =
-                expected.map(
-                    |(tls, authority, host, port): (bool, &str, &str, u16)| TunnelEndpoint {
-                        tls,
-                        authority: authority.to_owned(),
-                        host: host.to_owned(),
-                        port,
-                    },
-                );
-            assert_eq!(parsed, expected, "{text}");
+/// For what is signed by hand.
+fn http_client(tls: &ClientConfig, proxies: &Proxies) -> Result<reqwest::Client, AwsSetupError> {
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        // EC2 redirects nobody, and a signature holds for one host.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ATTEMPT_TIMEOUT);
+    let builder = proxies.apply_to(builder).map_err(AwsSetupError::Proxy)?;
+    builder.build().map_err(AwsSetupError::Client)
+}
+
+/// For the SDK's clients: as its own default, but with our roots, and deaf to the environment where no proxy is to be
+/// used. Its settings take one proxy for both schemes at most, so where one is set it reads the environment itself.
+fn sdk_http_client(roots: &Roots, proxies: &Proxies) -> SharedHttpClient {
+    let trust_store = roots.sdk_trust_store();
+    let proxy = if proxies.is_none() {
+        ProxyConfig::disabled()
+    } else {
+        ProxyConfig::from_env()
+    };
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = ConnectorBuilder::default()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .proxy_config(proxy.clone());
+        // Without either it has the SDK's defaults, which is what a context that can't be built would mean, too.
+        if let Ok(context) = TlsContext::builder()
+            .with_trust_store(trust_store.clone())
+            .build()
+        {
+            connector.set_tls_context(context);
         }
-    }
-
-    fn options() -> AwsOptions {
-        AwsOptions {
-            region: "us-west-2".into(),
-            credentials: Some(Credentials::new("AKIDVISIBLE", "wJalrSECRET", None, None, "test")),
-            key_push_endpoint: None,
-            tunnel_endpoint: Some("ws://127.0.0.1:1".parse().unwrap()),
-            max_tunnel_duration: None,
-            extra_roots: Vec::new(),
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
         }
-    }
-
-    #[tokio::test]
-    async fn a_tunnel_lives_for_1_s_to_an_hour() {
-        for (milliseconds, accepted) in [
-            (0, false),
-            (999, false),
-            (1_000, true),
-            (1_500, false),
-            (3_600_000, true),
-            (3_601_000, false),
-        ] {
-            let mut options = options();
-            options.max_tunnel_duration = Some(Duration::from_millis(milliseconds));
-            let result = AwsConnection::open(options, Clock::system()).await;
-            assert_eq!(result.is_ok(), accepted, "{milliseconds} ms: {result:?}");
-        }
-    }
-
-    #[test]
-    fn the_secret_key_is_not_printed() {
-        let printed = format!("{:?}", options());
-        assert!(
-            printed.contains("AKIDVISIBLE") && !printed.contains("wJalrSECRET"),
-            "{printed}"
-        );
-    }
+        connector.build()
+    })
 }

@@ -16,6 +16,8 @@ use aws_sdk_ec2instanceconnect::operation::send_ssh_public_key::SendSSHPublicKey
 use dashmap::DashMap;
 use thiserror::Error;
 
+use super::common_errors::{CommonError, classify};
+
 /// One request of the SDK, retries apart. The call itself answers in a few hundred milliseconds.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -153,30 +155,11 @@ fn service_error_kind(error: &SendSSHPublicKeyError) -> Kind {
         E::ThrottlingException(_) => Kind::Throttled,
         E::ServiceException(_) => Kind::Unreachable,
         // What every AWS service may answer is in no service's model. An IAM denial is such an answer, with HTTP 400.
-        other => unmodelled_kind(other.code()),
-    }
-}
-
-/// By the codes of <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonErrors.html>; JSON services put
-/// `Exception` behind some of them.
-fn unmodelled_kind(code: Option<&str>) -> Kind {
-    match code.map(|code| code.trim_end_matches("Exception")) {
-        Some(
-            "AccessDenied"
-            | "ExpiredToken"
-            | "IncompleteSignature"
-            | "InvalidClientTokenId"
-            | "InvalidSignature"
-            | "MissingAuthenticationToken"
-            | "NotAuthorized"
-            | "OptInRequired"
-            | "UnrecognizedClient"
-            | "Validation",
-        ) => Kind::Denied,
-        Some(
-            "RequestLimitExceeded" | "Throttled" | "ThrottledRequest" | "Throttling" | "TooManyRequests",
-        ) => Kind::Throttled,
-        _ => Kind::Unreachable,
+        other => match other.code().map(classify) {
+            Some(CommonError::Denied) => Kind::Denied,
+            Some(CommonError::Throttled) => Kind::Throttled,
+            Some(CommonError::Other) | None => Kind::Unreachable,
+        },
     }
 }
 

@@ -81,12 +81,10 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0vZ1Yk3Zf6m5m1kqv6h3dZ6
 
 async fn push(url: &str) -> Result<KeyGrantReceipt, GrantError> {
     let options = AwsOptions {
-        region: "us-west-2".into(),
         credentials: Some(Credentials::new("access_key", "secret_key", None, None, "test")),
         key_push_endpoint: Some(url.to_owned()),
         tunnel_endpoint: Some("ws://127.0.0.1:1".parse().unwrap()),
-        max_tunnel_duration: None,
-        extra_roots: Vec::new(),
+        ..AwsOptions::new("us-west-2")
     };
     let target = InstanceTarget {
         instance: InstanceKey {

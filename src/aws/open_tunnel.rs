@@ -3,13 +3,12 @@
 //! Each dial signs a fresh URL. A 101 does not mean that the instance answered: the endpoint connects to it afterwards,
 //! and says so with a CLOSE when that fails.
 
-use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_actors::clock::Clock;
-use adit_actors::instance::InstanceTarget;
-use adit_actors::tunnel::{DialError, Dialed, Dialer, Location, TunnelStream};
-use async_trait::async_trait;
+use adit_actors::instance::EndpointHint;
+use adit_actors::tunnel::{DialError, Dialed, Location};
 use bytes::Bytes;
 use http::header::{
     CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
@@ -19,23 +18,20 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{SERVICE_MAX_TUNNEL_DURATION, TunnelEndpoint};
+use super::connection::SERVICE_MAX_TUNNEL_DURATION;
 use super::credentials::{CachedCredentials, CredentialsError};
+use super::options::TunnelEndpoint;
+use super::peer::{ConnectError, Peer, Route, Socket};
 use super::refusal::{RefusalKind, TunnelRefusal};
 use super::sign::{OpenTunnelRequest, SignError};
 use super::websocket_stream::WebSocketByteStream;
-
-/// Resolving the name and connecting: four SYNs.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+use super::{AGENT, REQUEST_ID_HEADER};
 
 /// TLS and the upgrade, once connected.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,20 +42,12 @@ const MAX_REFUSAL_BODY: usize = 16 * 1024;
 /// The endpoint's only port.
 const ENDPOINT_PORT: u16 = 443;
 
-/// Not signed, and free: it lets an endpoint's owner tell Adit from other clients.
-const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
-
-/// Header with the AWS request id, on refusals and successes alike.
-const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
-
-type Socket = Box<dyn TunnelStream>;
-
 /// Opens tunnels through EC2 Instance Connect Endpoints.
 pub struct OpenTunnelDialer {
-    credentials: CachedCredentials,
+    credentials: Arc<CachedCredentials>,
     clock: Clock,
     override_endpoint: Option<TunnelEndpoint>,
-    tls: Option<TlsConnector>,
+    route: Route,
     max_tunnel_duration: Option<Duration>,
 }
 
@@ -76,42 +64,15 @@ impl std::fmt::Debug for OpenTunnelDialer {
 /// A dial failed. Kept as the source of [`DialError`].
 #[derive(Debug, Error)]
 pub enum OpenTunnelError {
-    /// The location goes through no endpoint.
-    #[error("the location names no endpoint")]
-    NoEndpoint,
     /// No credentials to sign with.
     #[error("finding credentials for OpenTunnel failed")]
     Credentials(#[source] CredentialsError),
     /// The URL could not be signed.
     #[error("signing OpenTunnel failed")]
     Sign(#[source] SignError),
-    /// No TCP connection.
-    #[error("connecting to `{authority}` failed")]
-    Connect {
-        /// Host and port.
-        authority: String,
-        /// Name resolution's or the socket's error.
-        #[source]
-        source: io::Error,
-    },
-    /// The endpoint's name can't be in a certificate.
-    #[error("`{host}` is no name that a certificate could carry")]
-    ServerName {
-        /// The name.
-        host: String,
-        /// Why.
-        #[source]
-        source: InvalidDnsNameError,
-    },
-    /// TLS failed, for example because the certificate is not trusted.
-    #[error("TLS to `{authority}` failed")]
-    Tls {
-        /// Host and port.
-        authority: String,
-        /// rustls's error.
-        #[source]
-        source: io::Error,
-    },
+    /// No connection to the endpoint, or no TLS over it.
+    #[error("connecting to the endpoint failed")]
+    Connect(#[source] ConnectError),
     /// The request can't be written as HTTP.
     #[error("the upgrade request is not valid HTTP")]
     Request(#[source] http::Error),
@@ -145,12 +106,9 @@ impl From<OpenTunnelError> for DialError {
         let kind = match &error {
             OpenTunnelError::Refused(refusal) => refusal.kind(),
             OpenTunnelError::NotAWebSocket { .. } => RefusalKind::Other,
-            OpenTunnelError::NoEndpoint
-            | OpenTunnelError::Credentials(_)
+            OpenTunnelError::Credentials(_)
             | OpenTunnelError::Sign(_)
-            | OpenTunnelError::Connect { .. }
-            | OpenTunnelError::ServerName { .. }
-            | OpenTunnelError::Tls { .. }
+            | OpenTunnelError::Connect(_)
             | OpenTunnelError::Request(_)
             | OpenTunnelError::Upgrade(_)
             | OpenTunnelError::TakeOver
@@ -164,73 +122,19 @@ impl From<OpenTunnelError> for DialError {
     }
 }
 
-/// Where one dial's bytes go.
-struct Peer<'a> {
-    tls: Option<&'a TlsConnector>,
-    /// As the `Host` header says it.
-    authority: &'a str,
-    host: &'a str,
-    port: u16,
-}
-
-impl Peer<'_> {
-    fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "wss" } else { "ws" }
-    }
-
-    async fn connect(&self) -> Result<TcpStream, OpenTunnelError> {
-        let connecting = async {
-            let socket = TcpStream::connect((self.host, self.port)).await?;
-            // SSH's small packets would wait for the peer's delayed acknowledgement: 40 ms for each exec.
-            socket.set_nodelay(true)?;
-            Ok(socket)
-        };
-        let deadline = OpenTunnelError::Deadline {
-            step: "connect",
-            limit: CONNECT_TIMEOUT,
-        };
-        timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .map_err(|_elapsed| deadline)?
-            .map_err(|source| OpenTunnelError::Connect {
-                authority: self.authority.to_owned(),
-                source,
-            })
-    }
-
-    async fn secure(&self, socket: TcpStream) -> Result<Socket, OpenTunnelError> {
-        let Some(connector) = self.tls else {
-            return Ok(Box::new(socket));
-        };
-        let name =
-            ServerName::try_from(self.host.to_owned()).map_err(|source| OpenTunnelError::ServerName {
-                host: self.host.to_owned(),
-                source,
-            })?;
-        let stream = connector
-            .connect(name, socket)
-            .await
-            .map_err(|source| OpenTunnelError::Tls {
-                authority: self.authority.to_owned(),
-                source,
-            })?;
-        Ok(Box::new(stream))
-    }
-}
-
 impl OpenTunnelDialer {
     pub(super) fn new(
-        credentials: CachedCredentials,
+        credentials: Arc<CachedCredentials>,
         clock: Clock,
         override_endpoint: Option<TunnelEndpoint>,
-        tls: Option<TlsConnector>,
+        route: Route,
         max_tunnel_duration: Option<Duration>,
     ) -> Self {
         Self {
             credentials,
             clock,
             override_endpoint,
-            tls,
+            route,
             max_tunnel_duration,
         }
     }
@@ -238,13 +142,13 @@ impl OpenTunnelDialer {
     fn peer<'a>(&'a self, dns_name: &'a str) -> Peer<'a> {
         match &self.override_endpoint {
             Some(endpoint) => Peer {
-                tls: self.tls.as_ref().filter(|_| endpoint.tls),
+                tls: self.route.tls.as_ref().filter(|_| endpoint.tls),
                 authority: &endpoint.authority,
                 host: &endpoint.host,
                 port: endpoint.port,
             },
             None => Peer {
-                tls: self.tls.as_ref(),
+                tls: self.route.tls.as_ref(),
                 authority: dns_name,
                 host: dns_name,
                 port: ENDPOINT_PORT,
@@ -252,8 +156,13 @@ impl OpenTunnelDialer {
         }
     }
 
-    async fn open(&self, region: &str, location: &Location) -> Result<Dialed, OpenTunnelError> {
-        let endpoint = location.endpoint.as_ref().ok_or(OpenTunnelError::NoEndpoint)?;
+    /// Opens a tunnel through `endpoint` to the location's address and port.
+    pub(super) async fn open(
+        &self,
+        region: &str,
+        location: &Location,
+        endpoint: &EndpointHint,
+    ) -> Result<Dialed, OpenTunnelError> {
         let peer = self.peer(&endpoint.dns_name);
         let credentials = self
             .credentials
@@ -271,8 +180,14 @@ impl OpenTunnelDialer {
         let url = request
             .sign(credentials, region, SystemTime::from(self.clock.now()))
             .map_err(OpenTunnelError::Sign)?;
-        let socket = peer.connect().await?;
-        let upgrading = async { upgrade(peer.secure(socket).await?, &url, peer.authority).await };
+        let socket = peer
+            .connect(&self.route)
+            .await
+            .map_err(OpenTunnelError::Connect)?;
+        let upgrading = async {
+            let socket = peer.secure(socket).await.map_err(OpenTunnelError::Connect)?;
+            upgrade(socket, &url, peer.authority).await
+        };
         let deadline = OpenTunnelError::Deadline {
             step: "upgrade",
             limit: UPGRADE_TIMEOUT,
@@ -285,13 +200,6 @@ impl OpenTunnelDialer {
             request_id,
             max_duration: Some(self.max_tunnel_duration.unwrap_or(SERVICE_MAX_TUNNEL_DURATION)),
         })
-    }
-}
-
-#[async_trait]
-impl Dialer for OpenTunnelDialer {
-    async fn dial(&self, target: &InstanceTarget, location: &Location) -> Result<Dialed, DialError> {
-        Ok(self.open(&target.instance.region, location).await?)
     }
 }
 

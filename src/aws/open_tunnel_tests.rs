@@ -2,41 +2,16 @@
 
 use std::error::Error as _;
 use std::future::Future;
-use std::sync::Arc;
 
-use adit_actors::instance::{EndpointHint, InstanceKey};
+use adit_actors::tunnel::{Dialer, chain};
 use aws_credential_types::Credentials;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
+use super::super::test_support::{accept_tunnel, hint, read_head, target, test_authority};
 use super::super::{AwsConnection, AwsOptions};
 use super::*;
-
-/// Reads a request's head, byte by byte so that nothing behind it is taken.
-async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
-}
-
-fn accept_key(head: &str) -> String {
-    let key = head
-        .lines()
-        .find_map(|line| {
-            line.split_once(": ")
-                .filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
-        })
-        .unwrap()
-        .1;
-    derive_accept_key(key.as_bytes())
-}
 
 /// Listens, answers one connection with `answer`, and returns what that gave beside the dial's result.
 async fn dial<T, F: Future<Output = T>>(
@@ -46,7 +21,6 @@ async fn dial<T, F: Future<Output = T>>(
 ) -> (Result<Dialed, DialError>, T) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = AwsOptions {
-        region: "us-west-2".into(),
         credentials: Some(Credentials::new(
             "access_key",
             "secret_key",
@@ -54,7 +28,6 @@ async fn dial<T, F: Future<Output = T>>(
             None,
             "test",
         )),
-        key_push_endpoint: None,
         tunnel_endpoint: Some(
             format!("{scheme}://localhost:{}", listener.local_addr().unwrap().port())
                 .parse()
@@ -62,31 +35,19 @@ async fn dial<T, F: Future<Output = T>>(
         ),
         max_tunnel_duration: Some(Duration::from_secs(600)),
         extra_roots,
+        ..AwsOptions::new("us-west-2")
     };
     let dialer = AwsConnection::open(options, Clock::system())
         .await
         .unwrap()
         .dialer();
-    let target = InstanceTarget {
-        instance: InstanceKey {
-            region: "eu-north-1".into(),
-            instance_id: "i-0123456789abcdef0".into(),
-        },
-        os_user: "ubuntu".into(),
-        availability_zone: None,
-        address: None,
-        port: None,
-        endpoint: None,
-    };
     let location = Location {
         address: "10.1.2.3".parse().unwrap(),
         port: 22,
-        endpoint: Some(EndpointHint {
-            endpoint_id: "eice-0123".into(),
-            dns_name: "eice-0123.example".into(),
-        }),
+        endpoint: Some(hint("eice-0123")),
     };
     let serving = async { answer(listener.accept().await.unwrap().0).await };
+    let target = target();
     tokio::join!(dialer.dial(&target, &location), serving)
 }
 
@@ -94,23 +55,6 @@ async fn answer_and_close(mut socket: TcpStream, text: String) -> String {
     let head = read_head(&mut socket).await;
     socket.write_all(text.as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
-    head
-}
-
-async fn accept_tunnel<S: AsyncRead + AsyncWrite + Unpin>(mut socket: S) -> String {
-    let head = read_head(&mut socket).await;
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\nx-amzn-RequestId: open-1\r\n\r\n",
-        accept_key(&head)
-    );
-    // The banner follows in the same segment, as a quick sshd's does.
-    socket
-        .write_all(&[answer.as_bytes(), b"\x82\x09SSH-2.0-x"].concat())
-        .await
-        .unwrap();
-    let mut websocket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
-    websocket.close(None).await.unwrap();
     head
 }
 
@@ -229,32 +173,9 @@ async fn an_endpoint_that_hangs_up_is_unreachable() {
     assert!(matches!(dialed, Err(DialError::Unreachable(_))), "{dialed:?}");
 }
 
-/// A root and a certificate that it signed for `localhost`.
-fn test_authority() -> (CertificateDer<'static>, TlsAcceptor) {
-    let root_key = KeyPair::generate().unwrap();
-    let mut root_parameters = CertificateParams::new(Vec::new()).unwrap();
-    root_parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = root_parameters.self_signed(&root_key).unwrap();
-    let issuer = Issuer::new(root_parameters, root_key);
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-    (root.der().clone(), TlsAcceptor::from(Arc::new(config)))
-}
-
 #[tokio::test]
 async fn wss_trusts_a_root_that_it_was_given() {
-    let (root, acceptor) = test_authority();
+    let (root, acceptor) = test_authority("localhost");
     let (dialed, _head) = dial("wss", vec![root], async |socket| {
         accept_tunnel(acceptor.accept(socket).await.unwrap()).await
     })
@@ -266,8 +187,8 @@ async fn wss_trusts_a_root_that_it_was_given() {
 
 #[tokio::test]
 async fn wss_refuses_a_certificate_of_an_unknown_root() {
-    let (_root, acceptor) = test_authority();
-    let (other_root, _other) = test_authority();
+    let (_root, acceptor) = test_authority("localhost");
+    let (other_root, _other) = test_authority("localhost");
     let (dialed, accepted) = dial("wss", vec![other_root], async |socket| {
         acceptor.accept(socket).await.is_ok()
     })
@@ -277,14 +198,14 @@ async fn wss_refuses_a_certificate_of_an_unknown_root() {
 }
 
 #[tokio::test]
-async fn the_socket_does_not_wait_for_acknowledgements() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let peer = Peer {
-        tls: None,
-        authority: "127.0.0.1",
-        host: "127.0.0.1",
-        port,
-    };
-    assert!(peer.connect().await.unwrap().nodelay().unwrap());
+async fn wss_refuses_a_certificate_for_another_name() {
+    let (root, acceptor) = test_authority("elsewhere.example");
+    let (dialed, _accepted) = dial("wss", vec![root], async |socket| {
+        acceptor.accept(socket).await.is_ok()
+    })
+    .await;
+    let error = dialed.unwrap_err();
+    assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
+    let chain = chain(&error);
+    assert!(chain.contains("not valid for name"), "{chain}");
 }

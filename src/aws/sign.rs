@@ -22,8 +22,8 @@ const SIGNING_NAME: &str = "ec2-instance-connect";
 /// How long the URL may be used. The AWS CLI signs for 60 s too; a URL is used at once and only once.
 const EXPIRES_IN: Duration = Duration::from_secs(60);
 
-/// What SigV4 leaves unescaped in a query: RFC 3986, section 2.3.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+/// What SigV4 leaves unescaped in a query, and EC2 in a form: RFC 3986, section 2.3.
+pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')

@@ -1,11 +1,15 @@
-//! TLS to the endpoint: rustls with the system's roots.
+//! TLS to AWS: rustls with the system's roots, and those that a test brings for its emulator.
 
-use std::sync::Arc;
+use std::io::{self, Cursor};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
-use tokio_rustls::TlsConnector;
 
 /// TLS could not be set up.
 #[derive(Debug, Error)]
@@ -19,10 +23,19 @@ pub enum TlsError {
     /// The cryptography provider offers no protocol version that rustls knows.
     #[error("TLS protocol versions could not be agreed on")]
     Versions(#[source] rustls::Error),
+    /// The file with additional roots can't be read.
+    #[error("reading root certificates failed")]
+    Read(#[source] io::Error),
+    /// The file with additional roots is no PEM.
+    #[error("the root certificates are not valid PEM")]
+    Pem(#[source] pem::Error),
+    /// The file with additional roots has none.
+    #[error("the file holds no certificate in PEM")]
+    NoCertificates,
 }
 
-/// A connector that trusts the system's roots and `extra_roots`. Reads the system's certificate files, so it is made once.
-pub(super) fn connector(extra_roots: &[CertificateDer<'static>]) -> Result<TlsConnector, TlsError> {
+/// The system's own, read once: parsing some 150 certificates takes milliseconds.
+static SYSTEM_ROOTS: LazyLock<RootCertStore> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -30,18 +43,75 @@ pub(super) fn connector(extra_roots: &[CertificateDer<'static>]) -> Result<TlsCo
     }
     // Stores in the wild hold certificates that rustls rightly refuses; the others still count.
     roots.add_parsable_certificates(found.certs);
-    for root in extra_roots {
-        roots.add(root.clone()).map_err(TlsError::ExtraRoot)?;
-    }
-    if roots.is_empty() {
-        return Err(TlsError::NoRoots);
-    }
-    // Named here because other crates of the build may bring another provider, and then the process has no default.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Versions)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    roots
+});
+
+/// Root certificates to trust.
+#[derive(Clone, Debug)]
+pub(super) struct Roots {
+    system: RootCertStore,
+    extra: Vec<CertificateDer<'static>>,
 }
+
+impl Roots {
+    /// The system's, and `extra` beside them.
+    pub(super) fn of_the_system_and(extra: Vec<CertificateDer<'static>>) -> Self {
+        Self {
+            system: SYSTEM_ROOTS.clone(),
+            extra,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.system.is_empty() && self.extra.is_empty()
+    }
+
+    /// For websockets and for the calls that are signed by hand.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        let mut roots = self.system.clone();
+        for root in &self.extra {
+            roots.add(root.clone()).map_err(TlsError::ExtraRoot)?;
+        }
+        // Named here because other crates of the build may bring another provider, and then the process has no default.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        Ok(ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Versions)?
+            .with_root_certificates(roots)
+            .with_no_client_auth())
+    }
+
+    /// For the SDK's client, which takes PEM, and takes it as a defect when it is to use the system's roots and there are none.
+    /// [`Roots::client_config`] must have succeeded: the SDK panics at a certificate that can't be used.
+    pub(super) fn sdk_trust_store(&self) -> aws_smithy_http_client::tls::TrustStore {
+        let mut store =
+            aws_smithy_http_client::tls::TrustStore::empty().with_native_roots(!self.system.is_empty());
+        for root in &self.extra {
+            let pem = format!(
+                "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+                STANDARD.encode(root)
+            );
+            store.add_pem_certificate(pem);
+        }
+        store
+    }
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// When the file can't be read, is no PEM, or holds no certificate.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = std::fs::read(path).map_err(TlsError::Read)?;
+    let certificates = CertificateDer::pem_reader_iter(Cursor::new(text))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(TlsError::Pem)?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificates);
+    }
+    Ok(certificates)
+}
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;

@@ -17,7 +17,7 @@ use super::failure::CliError;
 use super::logging;
 use super::signals::StopRequests;
 use crate::application::{Application, Listeners, target_defaults};
-use crate::settings::Settings;
+use crate::settings::{Connect, ProxyVariables, Settings};
 use crate::store::{self, Authorization, NewWorkspace, Store, TokenScope};
 use crate::tokens;
 
@@ -179,8 +179,12 @@ async fn start_emulator(
     // The name is signed and sent, and never resolved: the override says where to connect.
     settings.aws.endpoint_dns_name = Some(format!("{endpoint_id}.invalid"));
     settings.aws.endpoint_id = Some(endpoint_id);
+    settings.aws.connect = Connect::Endpoint;
+    settings.aws.ec2_endpoint_override = Some(emulator.http_url());
     settings.aws.key_push_endpoint_override = Some(emulator.http_url());
     settings.aws.tunnel_endpoint_override = Some(emulator.tunnel_url());
+    // All of it is in this process: no proxy could reach it.
+    settings.proxies = ProxyVariables::default();
     Ok((emulator, credentials(access_key_id, &secret_access_key)))
 }
 

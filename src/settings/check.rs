@@ -7,7 +7,7 @@ use adit_actors::exec::request::MAX_TIMEOUT_S;
 use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
 
-use super::{Settings, SettingsError};
+use super::{Connect, Settings, SettingsError};
 
 /// Least characters of an admin token: 32 of base64url are 192 bits.
 const MIN_ADMIN_TOKEN: usize = 32;
@@ -15,6 +15,9 @@ const MIN_ADMIN_TOKEN: usize = 32;
 /// What an exec may take besides waiting for a channel and running: 5 s for sshd's answer after a wait that took the whole
 /// start timeout, 5 s to kill, 2 s to drain, 10 s of audit.
 const EXEC_OVERHEAD: Duration = Duration::from_secs(22);
+
+/// What EC2 Instance Connect Endpoint answers to another: "Specify either 22 or 3389 as the RemotePort".
+const ENDPOINT_PORTS: [u16; 2] = [22, 3389];
 
 impl Settings {
     /// Refuses values that have the right type and make no sense.
@@ -49,7 +52,7 @@ impl Settings {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 25] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 26] {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         [
             ("http.workers", count(self.http.workers), 1..=256),
@@ -67,6 +70,11 @@ impl Settings {
                 "aws.max_tunnel_duration_s",
                 self.aws.max_tunnel_duration.as_secs(),
                 1..=3_600,
+            ),
+            (
+                "aws.discovery_cache_s",
+                self.aws.discovery_cache.as_secs(),
+                10..=86_400,
             ),
             (
                 "limits.execs_per_token",
@@ -175,10 +183,22 @@ impl Settings {
         if self.aws.os_user.is_empty() || self.aws.os_user.len() > 32 {
             return Err(wrong("aws.os_user", "must have 1 to 32 characters".to_owned()));
         }
+        if self.aws.connect == Connect::Endpoint && !ENDPOINT_PORTS.contains(&self.aws.ssh_port) {
+            let problem = format!(
+                "is {}; an EC2 Instance Connect Endpoint forwards to 22 and 3389 only",
+                self.aws.ssh_port
+            );
+            return Err(wrong("aws.ssh_port", problem));
+        }
         if self.aws.region.is_empty() {
             return Err(wrong("aws.region", "must not be empty".to_owned()));
         }
         for (key, url, schemes) in [
+            (
+                "aws.ec2_endpoint_override",
+                &self.aws.ec2_endpoint_override,
+                ["http://", "https://"],
+            ),
             (
                 "aws.key_push_endpoint_override",
                 &self.aws.key_push_endpoint_override,

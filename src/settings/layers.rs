@@ -8,7 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::Settings;
+use super::{ProxyVariables, Settings};
 
 /// What the name of a variable begins with: `ADIT__HTTP__LISTEN` is `listen` in section `http`.
 pub const VARIABLE_PREFIX: &str = "ADIT__";
@@ -68,7 +68,8 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// The settings of a file, if one is given, and of those `variables` that begin with [`VARIABLE_PREFIX`].
+    /// The settings of a file, if one is given, and of those `variables` that begin with [`VARIABLE_PREFIX`] or name a
+    /// proxy.
     ///
     /// # Errors
     /// The first key that does not exist, value of the wrong type or out of range, or file that can't be read.
@@ -76,6 +77,8 @@ impl Settings {
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
+        let variables: Vec<_> = variables.into_iter().collect();
+        let proxies = ProxyVariables::read(&variables)?;
         let mut table = match file {
             Some(path) => read_file(path)?,
             None => Table::new(),
@@ -85,6 +88,7 @@ impl Settings {
             key: "settings",
             problem: error.message().to_owned(),
         })?;
+        settings.proxies = proxies;
         settings.read_secret_files()?;
         settings.check()?;
         Ok(settings)

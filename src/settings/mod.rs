@@ -1,11 +1,12 @@
 //! Every setting of the service, with its type and default. `config/adit.toml` says what each is for.
 //!
 //! Values come in layers, a later one over an earlier one: the defaults here, a TOML file, and variables named
-//! `ADIT__SECTION__KEY`. A key that does not exist is refused by name in both. Nothing here reads the process
+//! `ADIT__SECTION__KEY`. Beside them only the proxies of the environment are read. A key that does not exist is refused by name in both. Nothing here reads the process
 //! environment: the caller passes it in.
 
 mod check;
 mod layers;
+mod proxies;
 mod types;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 pub use layers::{SettingsError, VARIABLE_PREFIX};
+pub use proxies::ProxyVariables;
 
 /// All settings.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -46,6 +48,9 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// The service's own log.
     pub log: Log,
+    /// What the environment says of proxies. No key of the file: it is what other programs go by, too.
+    #[serde(skip)]
+    pub proxies: ProxyVariables,
 }
 
 /// Section `http`.
@@ -154,15 +159,34 @@ pub struct Aws {
     pub endpoint_id: Option<String>,
     /// DNS name of that endpoint.
     pub endpoint_dns_name: Option<String>,
-    /// SSH port of instances. EC2 Instance Connect Endpoint forwards to 22 and 3389 only.
+    /// How instances are reached.
+    pub connect: Connect,
+    /// SSH port of instances. EC2 Instance Connect Endpoint forwards to 22 and 3389 only; `direct` reaches any.
     pub ssh_port: u16,
     /// How long a tunnel may live; AWS allows at most 3,600 s.
     #[serde(rename = "max_tunnel_duration_s", with = "types::seconds")]
     pub max_tunnel_duration: Duration,
+    /// How long an address and an endpoint that EC2 has named are believed.
+    #[serde(rename = "discovery_cache_s", with = "types::seconds")]
+    pub discovery_cache: Duration,
+    /// Base URL of another EC2 API, for an emulator.
+    pub ec2_endpoint_override: Option<String>,
     /// Base URL of another EC2 Instance Connect API, for an emulator.
     pub key_push_endpoint_override: Option<String>,
     /// Base URL (`ws://` or `wss://`) that tunnels are opened at instead of the endpoint's DNS name, for an emulator.
     pub tunnel_endpoint_override: Option<String>,
+    /// PEM file of root certificates to trust beside the system's, for an emulator.
+    pub tunnel_ca_file: Option<PathBuf>,
+}
+
+/// How instances are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connect {
+    /// Through an EC2 Instance Connect Endpoint.
+    Endpoint,
+    /// By plain TCP to the instance's address, for a service in the instance's own network.
+    Direct,
 }
 
 impl Default for Aws {
@@ -172,10 +196,14 @@ impl Default for Aws {
             os_user: "ubuntu".to_owned(),
             endpoint_id: None,
             endpoint_dns_name: None,
+            connect: Connect::Endpoint,
             ssh_port: 22,
             max_tunnel_duration: Duration::from_secs(3_600),
+            discovery_cache: Duration::from_secs(300),
+            ec2_endpoint_override: None,
             key_push_endpoint_override: None,
             tunnel_endpoint_override: None,
+            tunnel_ca_file: None,
         }
     }
 }

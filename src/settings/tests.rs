@@ -167,6 +167,19 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
             &["`aws.tunnel_endpoint_override`", "`ws://`"],
         ),
         in_file(
+            "[aws]\nssh_port = 2222\n",
+            &["`aws.ssh_port`", "2222", "22 and 3389"],
+        ),
+        in_file("[aws]\nconnect = \"proxy\"\n", &["`endpoint`", "`direct`"]),
+        in_file(
+            "[aws]\ndiscovery_cache_s = 9\n",
+            &["`aws.discovery_cache_s`", "10 to 86400"],
+        ),
+        in_file(
+            "[aws]\nec2_endpoint_override = \"ws://h\"\n",
+            &["`aws.ec2_endpoint_override`", "`https://`"],
+        ),
+        in_file(
             "[audit]\nsettle_after_s = 100\n",
             &["`audit.settle_after_s`", "172"],
         ),
@@ -299,4 +312,33 @@ fn no_error_and_no_print_holds_a_secret() {
     assert!(!refusal.contains("hunter2"), "{refusal}");
     let refusal = load("[admin]\ntokens = [20231999]\n", &[]).unwrap_err();
     assert!(!refusal.contains("20231999"), "{refusal}");
+}
+
+#[test]
+fn a_direct_connection_may_use_any_port() {
+    let settings = load("[aws]\nconnect = \"direct\"\nssh_port = 2222\n", &[]).unwrap();
+    assert_eq!(settings.aws.connect, super::Connect::Direct);
+}
+
+#[test]
+fn proxies_are_read_under_either_name_and_never_printed() {
+    let settings = load(
+        "",
+        &[
+            ("https_proxy", "http://lower:1"),
+            ("HTTPS_PROXY", " http://user:hunter2@upper:2 "),
+            ("all_proxy", "http://all:3"),
+            ("NO_PROXY", "localhost"),
+        ],
+    )
+    .unwrap();
+    let expected = super::ProxyVariables {
+        http: String::new(),
+        https: "http://user:hunter2@upper:2".to_owned(),
+        all: "http://all:3".to_owned(),
+        no: "localhost".to_owned(),
+    };
+    assert_eq!(settings.proxies, expected);
+    assert!(!printed(&settings).contains("hunter2"));
+    load("[proxies]\nhttp = \"x\"\n", &[]).unwrap_err();
 }

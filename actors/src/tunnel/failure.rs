@@ -44,6 +44,9 @@ pub enum LocateError {
     /// Neither workspace nor settings name an endpoint, and AWS has none in the instance's VPC.
     #[error("no EC2 Instance Connect Endpoint is known for the instance")]
     NoEndpoint,
+    /// FIPS endpoints are asked for, and the instance's EC2 Instance Connect Endpoint has no FIPS name.
+    #[error("EC2 Instance Connect Endpoint `{0}` has no FIPS name, and FIPS endpoints are asked for")]
+    NoFipsName(String),
     /// IAM refused DescribeInstances or DescribeInstanceConnectEndpoints.
     #[error("looking the instance up was denied")]
     Denied(#[source] Source),
@@ -206,7 +209,7 @@ impl TunnelError {
             },
             Self::Locate(error) => match error.as_ref() {
                 LocateError::NoAddress => ErrorCode::TargetUnreachable,
-                LocateError::NoEndpoint => ErrorCode::NoEndpoint,
+                LocateError::NoEndpoint | LocateError::NoFipsName(_) => ErrorCode::NoEndpoint,
                 LocateError::Denied(_) => ErrorCode::GrantDenied,
                 LocateError::InstanceNotFound(_) => ErrorCode::InstanceNotFound,
                 LocateError::Throttled(_) => ErrorCode::GrantThrottled,
