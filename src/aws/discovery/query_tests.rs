@@ -52,8 +52,7 @@ async fn ask(service: &Service) -> DiscoveryError {
         .unwrap_err()
 }
 
-/// The signature was computed with botocore 1.44.5 (`SigV4Auth` over the same request at the same time), for the port
-/// that the host then had; so the port is part of the test.
+/// What is signed over, and for whom. That the signature is right, only a server that verifies it can say.
 #[tokio::test]
 async fn a_request_is_a_signed_form() {
     let service = Service::start(None, |_, _| (200, EMPTY.to_owned())).await;
