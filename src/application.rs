@@ -357,6 +357,7 @@ fn http_options(settings: &Settings) -> Result<HttpOptions, ApplicationError> {
         body_timeout: settings.http.body_timeout,
         max_body: settings.http.max_body_bytes,
         shutdown_timeout: settings.shutdown.grace + settings.audit.flush_timeout + SHUTDOWN_MARGIN,
+        default_region: settings.aws.region.clone(),
         tenant_org: settings.tenant.org_id,
         org_header,
         admin_tokens: settings.admin.tokens.clone(),

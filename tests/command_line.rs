@@ -8,6 +8,8 @@
     reason = "a test's helpers fail it by panicking; clippy.toml reaches only the test functions themselves"
 )]
 
+#[path = "command_line/asking.rs"]
+mod asking;
 #[path = "support/wait.rs"]
 mod wait;
 

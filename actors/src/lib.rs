@@ -20,5 +20,6 @@ pub mod audit;
 pub mod clock;
 pub mod engine;
 pub mod exec;
+pub mod host_key;
 pub mod instance;
 pub mod tunnel;

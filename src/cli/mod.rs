@@ -9,11 +9,13 @@ mod dev;
 mod emulator;
 pub mod exec;
 mod failure;
+pub mod hostkey;
 mod logging;
 mod migrate;
 mod serve;
 mod service_access;
 mod signals;
+mod standard_output;
 mod table;
 mod token;
 pub mod tunnels;
@@ -46,6 +48,7 @@ enum Command {
     Migrate(migrate::Args),
     Exec(exec::ExecArgs),
     Tunnels(tunnels::TunnelsArgs),
+    Hostkey(hostkey::HostkeyArgs),
     #[command(subcommand)]
     Workspace(workspace::Command),
     #[command(subcommand)]
@@ -54,7 +57,8 @@ enum Command {
 }
 
 /// Parses the arguments, runs the command, and says with which code the process ends: 0 done, 1 failed, 2 wrong
-/// arguments. `exec` has the remote program's code, and 125 where Adit failed, wrong arguments included.
+/// arguments. `exec` has the remote program's code, and 125 where Adit failed, wrong arguments included; `tunnels` and
+/// `hostkey`, which ask the service too, fail with 125 as well.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(args) => run(migrate::run(args)),
         Command::Exec(args) => actix_rt::System::new().block_on(exec::run(args)),
         Command::Tunnels(args) => actix_rt::System::new().block_on(tunnels::run(args)),
+        Command::Hostkey(args) => actix_rt::System::new().block_on(hostkey::run(args)),
         Command::Workspace(command) => run(workspace::run(command)),
         Command::Token(command) => run(token::run(command)),
         Command::Emulator(args) => run(emulator::run(args)),

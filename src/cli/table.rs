@@ -1,5 +1,8 @@
 //! Rows of text in aligned columns, for people.
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Prints `header` and `rows`, each column as wide as its widest cell.
 pub(super) fn print<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) {
     print!("{}", render(header, rows));
@@ -18,6 +21,12 @@ pub(super) fn render<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[Str
         text.push_str(&line(&row.each_ref().map(String::as_str), &widths));
     }
     text
+}
+
+/// A time to the second: people compare, and whoever needs the rest asks for JSON or the store.
+pub(super) fn time(time: OffsetDateTime) -> String {
+    let time = time.replace_nanosecond(0).unwrap_or(time);
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 fn line<const COLUMNS: usize>(cells: &[&str; COLUMNS], widths: &[usize; COLUMNS]) -> String {

@@ -1,8 +1,6 @@
 //! `adit token`: the tokens of a store that no host platform fills.
 
 use secrecy::ExposeSecret;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::config::Config;
@@ -118,15 +116,9 @@ fn row(token: TokenRecord) -> [String; 6] {
         token.prefix,
         opens,
         token.name.unwrap_or_else(|| "-".to_owned()),
-        seconds(token.created_at),
-        token.revoked_at.map_or_else(|| "-".to_owned(), seconds),
+        table::time(token.created_at),
+        token.revoked_at.map_or_else(|| "-".to_owned(), table::time),
     ]
-}
-
-/// To the second: people compare, and the store has the rest.
-fn seconds(time: OffsetDateTime) -> String {
-    let time = time.replace_nanosecond(0).unwrap_or(time);
-    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 async fn revoke(args: &RevokeArgs) -> Result<(), CliError> {

@@ -2,12 +2,12 @@
 //!
 //! It owns requests and the reading of answers; it must not know terminals, exit codes or environment variables.
 
+mod admin;
 mod exec_stream;
 
 use std::time::Duration;
 
 use adit_actors::exec::{ExecError, Outcome};
-use adit_actors::tunnel::InstanceSnapshot;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
@@ -187,20 +187,6 @@ impl ApiClient {
         read_json(self.post_exec(workspace, call, "application/json").await?).await
     }
 
-    /// What the service knows of its tunnels. Needs an admin token.
-    ///
-    /// # Errors
-    /// [`ClientError::Problem`] or [`ClientError::Transport`].
-    pub async fn tunnels(&self) -> Result<Vec<InstanceSnapshot>, ClientError> {
-        #[derive(Deserialize)]
-        struct Listing {
-            data: Vec<InstanceSnapshot>,
-        }
-        let request = self.http.get(self.url(&["admin", "tunnels"]));
-        let response = request.send().await.map_err(ClientError::Transport)?;
-        Ok(read_json::<Listing>(checked(response).await?).await?.data)
-    }
-
     async fn post_exec(
         &self,
         workspace: &str,
@@ -243,7 +229,8 @@ fn is_loopback(url: &Url) -> bool {
 
 async fn checked(response: Response) -> Result<Response, ClientError> {
     let status = response.status();
-    if status == StatusCode::OK {
+    // 202 says that what was asked for is on its way.
+    if matches!(status, StatusCode::OK | StatusCode::ACCEPTED) {
         return Ok(response);
     }
     let body = response.bytes().await.map_err(ClientError::Transport)?;

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod admin;
+pub mod admin_wire;
 mod credentials;
 mod exec;
 mod health;
@@ -12,6 +13,7 @@ mod host_access;
 mod options;
 mod peer;
 mod problem;
+mod read_body;
 mod request_ids;
 mod respond;
 mod routes;

@@ -33,6 +33,8 @@ pub struct HttpOptions {
     pub max_body: usize,
     /// How long workers wait for answers under way when the server is stopped gracefully.
     pub shutdown_timeout: Duration,
+    /// AWS region that an operator means who names none.
+    pub default_region: String,
     /// The only org that this service serves; requests that name another, or none, get the 404.
     pub tenant_org: Option<Uuid>,
     /// The header in which a request names its org.
@@ -55,6 +57,7 @@ impl Default for HttpOptions {
             body_timeout: Duration::from_secs(10),
             max_body: 8 * 1_048_576,
             shutdown_timeout: Duration::from_secs(45),
+            default_region: "us-east-2".to_owned(),
             tenant_org: None,
             org_header: HeaderName::from_static(DEFAULT_ORG_HEADER),
             admin_tokens: Vec::new(),

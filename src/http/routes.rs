@@ -45,12 +45,18 @@ enum Handler {
     CreateExec,
     ListTunnels,
     ShowTunnels,
+    DrainTunnels,
+    EvictTunnels,
+    ListHostKeys,
+    ShowHostKey,
+    PinHostKey,
+    ForgetHostKey,
     Alive,
     Ready,
 }
 
 /// The routes. A route that is not here does not exist: nothing else is registered.
-pub const ROUTES: [Route; 5] = [
+pub const ROUTES: [Route; 11] = [
     Route {
         method: "POST",
         path: "/workspaces/{workspace_id}/exec",
@@ -68,6 +74,42 @@ pub const ROUTES: [Route; 5] = [
         path: "/admin/tunnels/{instance_id}",
         access: Access::Admin,
         handler: Handler::ShowTunnels,
+    },
+    Route {
+        method: "POST",
+        path: "/admin/tunnels/{instance_id}/drain",
+        access: Access::Admin,
+        handler: Handler::DrainTunnels,
+    },
+    Route {
+        method: "DELETE",
+        path: "/admin/tunnels/{instance_id}",
+        access: Access::Admin,
+        handler: Handler::EvictTunnels,
+    },
+    Route {
+        method: "GET",
+        path: "/admin/hostkeys",
+        access: Access::Admin,
+        handler: Handler::ListHostKeys,
+    },
+    Route {
+        method: "GET",
+        path: "/admin/hostkeys/{instance_id}",
+        access: Access::Admin,
+        handler: Handler::ShowHostKey,
+    },
+    Route {
+        method: "PUT",
+        path: "/admin/hostkeys/{instance_id}",
+        access: Access::Admin,
+        handler: Handler::PinHostKey,
+    },
+    Route {
+        method: "DELETE",
+        path: "/admin/hostkeys/{instance_id}",
+        access: Access::Admin,
+        handler: Handler::ForgetHostKey,
     },
     Route {
         method: "GET",
@@ -90,12 +132,20 @@ pub(crate) fn configure(config: &mut ServiceConfig, state: HttpState, surface: S
     for route in ROUTES.iter().filter(|route| route.is_on(surface)) {
         let with_method = match route.method {
             "POST" => web::post(),
+            "PUT" => web::put(),
+            "DELETE" => web::delete(),
             _ => web::get(),
         };
         let registered = match route.handler {
             Handler::CreateExec => with_method.to(exec::create),
-            Handler::ListTunnels => with_method.to(admin::list_tunnels),
-            Handler::ShowTunnels => with_method.to(admin::show_tunnels),
+            Handler::ListTunnels => with_method.to(admin::tunnels::list),
+            Handler::ShowTunnels => with_method.to(admin::tunnels::show),
+            Handler::DrainTunnels => with_method.to(admin::tunnels::drain),
+            Handler::EvictTunnels => with_method.to(admin::tunnels::evict),
+            Handler::ListHostKeys => with_method.to(admin::host_keys::list),
+            Handler::ShowHostKey => with_method.to(admin::host_keys::show),
+            Handler::PinHostKey => with_method.to(admin::host_keys::pin),
+            Handler::ForgetHostKey => with_method.to(admin::host_keys::forget),
             Handler::Alive => with_method.to(health::alive),
             Handler::Ready => with_method.to(health::ready),
         };

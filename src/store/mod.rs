@@ -3,6 +3,7 @@
 //! [`Store`] is the whole of what the rest of the service knows of SQL. Audit rows and host key pins go through the
 //! traits of `adit-actors`, which a store implements as well. [`connect`] picks the implementation by the URL.
 
+mod host_keys;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 
 use adit_actors::audit::AuditStore;
 use adit_actors::exec::Caller;
-use adit_actors::instance::InstanceTarget;
-use adit_actors::tunnel::{HostKeys, Source};
+use adit_actors::instance::{InstanceKey, InstanceTarget};
+use adit_actors::tunnel::{HostKey, HostKeys, Source};
 use async_trait::async_trait;
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+pub use host_keys::{HostKeyPin, HostKeyQuery, PinnedByOperator, Provenance};
 
 /// SHA-256 of a token's text: the only form in which a store knows a token.
 pub type TokenHash = [u8; 32];
@@ -189,6 +192,35 @@ pub trait Store: AuditStore + HostKeys {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn revoke_token(&self, id: Uuid) -> Result<bool, StoreError>;
+
+    /// The pin of one instance, with where it comes from.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn host_key(&self, instance: &InstanceKey) -> Result<Option<HostKeyPin>, StoreError>;
+
+    /// A page of pins, by region and instance id.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn list_host_keys(&self, query: &HostKeyQuery) -> Result<Vec<HostKeyPin>, StoreError>;
+
+    /// Pins `key` for `instance` whatever is pinned there, and says what that was. `pinned_by` is for people.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; then it may be pinned or not.
+    async fn pin_host_key(
+        &self,
+        instance: &InstanceKey,
+        key: &HostKey,
+        pinned_by: &str,
+    ) -> Result<PinnedByOperator, StoreError>;
+
+    /// Removes the pin of `instance` and returns it; `None` when there is none. The next login pins anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; then it may be gone or not.
+    async fn forget_host_key(&self, instance: &InstanceKey) -> Result<Option<HostKeyPin>, StoreError>;
 
     /// Gives the connections back; every later call fails. The last step of a shutdown.
     async fn close(&self);

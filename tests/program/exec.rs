@@ -65,8 +65,13 @@ async fn the_two_machine_readable_forms() {
         (tunnels.status.code(), text(&tunnels.stderr).as_str()),
         (Some(0), "")
     );
-    let tunnels = parsed(&tunnels).to_string();
-    assert_eq!(tunnels.matches("i-0123456789abcdef0").count(), 1, "{tunnels}");
+    let tunnels = parsed(&tunnels);
+    assert_eq!(tunnels["data"].as_array().unwrap().len(), 1, "{tunnels}");
+    assert_eq!(
+        tunnels["data"][0]["instance_id"], "i-0123456789abcdef0",
+        "{tunnels}"
+    );
+    assert!(tunnels["endpoints"].is_array(), "{tunnels}");
     assert_eq!(dev.terminate().await, Some(0));
 }
 

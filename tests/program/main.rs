@@ -11,6 +11,7 @@
 mod exec;
 mod interrupt;
 mod memory;
+mod operating;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/rows.rs"]
@@ -74,7 +75,8 @@ async fn a_newcomers_first_minutes() {
     let tunnels = dev.adit(&["tunnels"]);
     assert!(tunnels.status.success(), "{tunnels:?}");
     let table = text(&tunnels.stdout);
-    assert_eq!(table.matches("i-0123456789abcdef0").count(), 1, "{table}");
+    let of_instance = |line: &&str| line.starts_with("i-0123456789abcdef0 ");
+    assert_eq!(table.lines().filter(of_instance).count(), 1, "{table}");
 
     let rows = rows::all(&directory.path().join("adit.db")).await;
     let statuses: Vec<&str> = rows.iter().map(|row| row.status.as_str()).collect();

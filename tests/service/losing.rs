@@ -15,12 +15,12 @@ over_every_instance!(
 );
 
 /// A program that runs until it is let go: sshd ends none when its connection is lost.
-struct Held {
+pub(crate) struct Held {
     directory: TempDir,
 }
 
 impl Held {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         // The login that runs the command is another user.
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -31,19 +31,19 @@ impl Held {
         self.directory.path().to_str().unwrap()
     }
 
-    fn request(&self, first: &str) -> Value {
+    pub(crate) fn request(&self, first: &str) -> Value {
         let script = format!("{first}; while [ -d \"$1\" ]; do sleep 0.05; done");
         json!({"cmd": ["sh", "-c", script, "sh", self.path()], "timeout_s": 120})
     }
 
-    async fn runs(&self) {
+    pub(crate) async fn runs(&self) {
         wait::until_true("the program runs", async || {
             !processes::with_argument(self.path()).is_empty()
         })
         .await;
     }
 
-    async fn let_go(self) {
+    pub(crate) async fn let_go(self) {
         let argument = self.path().to_owned();
         self.directory.close().unwrap();
         wait::until_true("the program has ended", async || {

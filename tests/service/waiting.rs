@@ -117,7 +117,11 @@ async fn for_a_connection_of_the_endpoint() {
     })
     .await;
     let looking = async {
-        let seen = until_waiting_for(&app, "endpoint_connection").await;
+        let seen = wait::until("the endpoint is left alone for a while", async || {
+            let seen = until_waiting_for(&app, "endpoint_connection").await;
+            seen["endpoints"][0]["retry_in_s"].is_f64().then_some(seen)
+        })
+        .await;
         assert!(
             app.emulator
                 .update_faults(INSTANCE, |faults| faults.refused_tunnels = Times::Never)
@@ -127,6 +131,23 @@ async fn for_a_connection_of_the_endpoint() {
     let (answer, seen) = tokio::join!(app.run(json!({"cmd": ["true"]})), looking);
     let instance = &seen["data"][0];
     assert_eq!(instance["tunnels"][0]["state"], "awaiting_slot", "{seen}");
+    let endpoint = &seen["endpoints"][0];
+    let waiter = &endpoint["waiting"][0];
+    assert_eq!(
+        (&waiter["instance_id"], &waiter["purpose"]),
+        (&json!(INSTANCE), &json!("first")),
+        "{seen}"
+    );
+    assert!(waiter["waiting_s"].is_f64(), "{seen}");
+    assert_eq!(
+        (&endpoint["holders"], &endpoint["configured_limit"]),
+        (&json!([]), &json!(16)),
+        "{seen}"
+    );
+    assert!(
+        endpoint["limit"].as_u64() < Some(16),
+        "learned from the refusal: {seen}"
+    );
     assert_eq!(
         (&instance["failures"], &instance["retry_in_s"]),
         (&json!(0), &Value::Null),
@@ -151,6 +172,51 @@ async fn for_a_connection_of_the_endpoint_in_vain() {
     let exec = answer.exec_of_problem(503, "endpoint_busy");
     assert_eq!(exec.ran, adit_actors::exec::Ran::No);
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert_nobody_waits(&app).await;
+    app.finish().await;
+}
+
+/// The one who waits could have the running exec's channel too, so that is what it waits for; the endpoint shows the rest.
+#[actix_rt::test]
+async fn for_a_second_tunnel_that_the_budget_does_not_allow() {
+    let app = TestApp::start_with(Backend::InProcess, |setup| {
+        setup.allow_one_channel();
+        setup.settings.tunnel.max_tunnels_per_instance = 2;
+        setup.settings.tunnel.endpoint_connections = 1;
+        setup.settings.tunnel.endpoint_reserve = 0;
+    })
+    .await;
+    let holding = Streaming::begin(
+        &app,
+        &json!({"cmd": ["sh", "-c", "echo going; exec sleep 100"]}),
+        "going",
+    )
+    .await;
+    let looking = async {
+        let seen = wait::until("the second tunnel waits at the endpoint", async || {
+            let seen = until_waiting_for(&app, "channel").await;
+            seen["endpoints"][0]["waiting"][0].is_object().then_some(seen)
+        })
+        .await;
+        drop(holding);
+        seen
+    };
+    let (answer, seen) = tokio::join!(app.run(json!({"cmd": ["true"]})), looking);
+    let endpoint = &seen["endpoints"][0];
+    assert_eq!(endpoint["waiting"][0]["purpose"], "second", "{seen}");
+    assert_eq!(
+        (&endpoint["limit"], &endpoint["in_use"], &endpoint["retry_in_s"]),
+        (&json!(1), &json!(1), &Value::Null),
+        "{seen}"
+    );
+    let holder = &endpoint["holders"][0];
+    assert_eq!(
+        (&holder["instance_id"], &holder["tunnel_id"], &holder["idle_s"]),
+        (&json!(INSTANCE), &json!(1), &Value::Null),
+        "{seen}"
+    );
+    assert_eq!(answer.exec().exit_code, Some(0));
+    assert_eq!(app.emulator.counters().tunnels_opened, 1);
     assert_nobody_waits(&app).await;
     app.finish().await;
 }

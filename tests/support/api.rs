@@ -65,13 +65,28 @@ impl Api {
             .await
     }
 
-    /// A GET below `/admin` and elsewhere.
-    pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> Answer {
-        let mut request = self.client.get(format!("{}{path}", self.base));
+    /// Any other call; with a body it is JSON.
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Answer {
+        let method: reqwest::Method = method.parse().unwrap();
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
         Answer::read(request).await
+    }
+
+    /// A GET below `/admin` and elsewhere.
+    pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.call("GET", path, token, None).await
     }
 }
 

@@ -12,13 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{LiveExec, Permit};
+use super::audit_row::{self, Confidential};
+use super::command;
 use super::drive::{Drive, Happened, SIGNALS};
 use super::event::{BeginResult, Effect, Event, Phase, Timer};
 use super::output::{Sealed, SharedOutput};
 use super::phase::ExecCore;
 use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome};
 use super::request::ExecSpec;
-use super::{audit_row, command};
 use crate::audit::{Audit, AuditRow, Verdict};
 use crate::clock::Clock;
 use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, chain};
@@ -233,7 +234,15 @@ impl ExecActor {
         self.row_is_final = false;
         let audit = self.around.audit.clone();
         let exec = self.exec(true);
-        let row = audit_row::finish(&self.begun, &self.spec, &exec, self.failure.as_deref());
+        let row = audit_row::finish(
+            &self.begun,
+            &self.spec,
+            &exec,
+            Confidential {
+                failure: self.failure.as_deref(),
+                aws_request_ids: self.core.aws_request_ids(),
+            },
+        );
         let finish = async move { audit.finish(row).await };
         ctx.spawn(finish.into_actor(self).map(|verdict, act, ctx| {
             act.row_is_final = true;

@@ -1,8 +1,10 @@
 //! An exec as a row of `activity_logs`: never output, stdin, the values of variables, or a token.
 
+use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::event::AwsRequestIds;
 use super::record::{Exec, Outcome};
 use super::request::ExecSpec;
 use crate::audit::{AuditRow, RowStatus};
@@ -35,13 +37,39 @@ pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
     }
 }
 
+/// What a row says of an exec and its tenant is not told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Confidential<'a> {
+    /// The chain of causes.
+    pub(crate) failure: Option<&'a str>,
+    /// Those of the tunnel, once the exec had a channel on it.
+    pub(crate) aws_request_ids: Option<&'a AwsRequestIds>,
+}
+
+/// `response_body`.
+#[derive(Serialize)]
+struct ResponseBody<'a> {
+    #[serde(flatten)]
+    exec: &'a Exec,
+    aws_request_ids: Option<&'a AwsRequestIds>,
+}
+
 /// The whole row after it ended, from the row that was begun.
-pub(crate) fn finish(begun: &AuditRow, spec: &ExecSpec, exec: &Exec, failure: Option<&str>) -> AuditRow {
+pub(crate) fn finish(
+    begun: &AuditRow,
+    spec: &ExecSpec,
+    exec: &Exec,
+    confidential: Confidential<'_>,
+) -> AuditRow {
     let mut recorded = exec.clone();
     // Short output could be guessed from its digest.
     recorded.streams.stdout.sha256 = None;
     recorded.streams.stderr.sha256 = None;
-    let error_detail = exec.error.as_ref().map(|error| match failure {
+    let body = ResponseBody {
+        exec: &recorded,
+        aws_request_ids: confidential.aws_request_ids,
+    };
+    let error_detail = exec.error.as_ref().map(|error| match confidential.failure {
         Some(failure) => format!("{}: {failure}", error.code.as_str()),
         None => error.code.as_str().to_owned(),
     });
@@ -49,7 +77,7 @@ pub(crate) fn finish(begun: &AuditRow, spec: &ExecSpec, exec: &Exec, failure: Op
         status: status(exec.outcome),
         summary: summary(spec, &ending(exec)),
         // Serialising plain data with string keys has no way to fail; a null would show that it did.
-        response_body: Some(serde_json::to_value(&recorded).unwrap_or_default()),
+        response_body: Some(serde_json::to_value(&body).unwrap_or_default()),
         duration_ms: Some(i32::try_from(exec.duration_ms).unwrap_or(i32::MAX)),
         error_detail,
         ..begun.clone()

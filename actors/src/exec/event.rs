@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ErrorCode;
@@ -91,6 +92,18 @@ pub(crate) struct LeaseFacts {
     pub(crate) grant_ms: Option<f64>,
     pub(crate) connect_ms: Option<f64>,
     pub(crate) channel_ms: Option<f64>,
+    /// The tunnel's AWS request ids, for the row of every exec that used it: many share one tunnel, and CloudTrail knows
+    /// only the tunnel.
+    pub(crate) aws_request_ids: AwsRequestIds,
+}
+
+/// What CloudTrail calls the two calls behind a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct AwsRequestIds {
+    /// Of the SendSSHPublicKey that let the tunnel log in.
+    pub(crate) key_push: Option<String>,
+    /// Of the OpenTunnel.
+    pub(crate) open_tunnel: Option<String>,
 }
 
 /// Timers an exec sets. Each is set at most once at a time.

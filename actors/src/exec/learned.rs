@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::event::Phase;
+use super::event::{AwsRequestIds, Phase};
 use super::phase::{Ending, ExecCore, Exit};
 use super::record::{Kill, Outcome, Ran, Timing, TunnelTemperature};
 
@@ -50,6 +50,11 @@ impl ExecCore {
 
     pub(crate) fn temperature(&self) -> Option<TunnelTemperature> {
         self.lease.as_ref().map(|lease| lease.temperature)
+    }
+
+    /// Those of the tunnel that the exec was given a channel on, if it was.
+    pub(crate) fn aws_request_ids(&self) -> Option<&AwsRequestIds> {
+        self.lease.as_ref().map(|lease| &lease.aws_request_ids)
     }
 
     /// From the start of the program, or from admission when it never started, to the end.

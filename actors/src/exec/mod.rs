@@ -16,7 +16,7 @@ pub mod request;
 
 pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings};
 pub use error_code::ErrorCode;
-pub(crate) use event::LeaseFacts;
+pub(crate) use event::{AwsRequestIds, LeaseFacts};
 pub(crate) use learned::milliseconds;
 pub use output::ExecEvent;
 pub(crate) use output::SharedOutput;

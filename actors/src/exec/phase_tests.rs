@@ -1,3 +1,4 @@
+use super::super::event::AwsRequestIds;
 use super::super::record::TunnelTemperature;
 use super::*;
 
@@ -10,6 +11,7 @@ fn facts() -> LeaseFacts {
         grant_ms: None,
         connect_ms: None,
         channel_ms: Some(0.5),
+        aws_request_ids: AwsRequestIds::default(),
     }
 }
 

@@ -9,11 +9,11 @@ use adit_actors::exec::{Caller, ErrorCode, ExecSpec};
 use adit_actors::instance::InstanceTarget;
 use uuid::Uuid;
 
-use super::read_body::{check_declared_length, check_media_type, read_body};
 use super::request_body;
 use crate::http::host_access::may_exec_on_host;
 use crate::http::options::HttpState;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::http::read_body::{check_declared_length, check_media_type, read_body};
 use crate::http::request_ids::RequestIds;
 use crate::http::{access_log, credentials, peer, tenant_guard};
 use crate::store::{Authorization, Workspace};

@@ -11,7 +11,6 @@ mod form;
 mod frame_queue;
 mod json_form;
 mod outcome;
-mod read_body;
 mod request_body;
 mod stream;
 mod utf8_framer;

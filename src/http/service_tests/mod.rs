@@ -2,6 +2,7 @@
 //! never answers, so nothing here reaches an instance; what does reach AWS is counted.
 
 mod admission;
+mod host_keys;
 mod limits;
 mod operators;
 

@@ -55,7 +55,10 @@ async fn admins_see_tunnels_and_the_tenant_guard_is_not_theirs() {
     };
     let service = Service::with(options, EngineSettings::default(), Aws::default(), Surface::Both).await;
     let listed = service.ask("GET", "/admin/tunnels", Some(ADMIN), &[], "").await;
-    assert_eq!((listed.status, listed.json()), (200, json!({ "data": [] })));
+    assert_eq!(
+        (listed.status, listed.json()),
+        (200, json!({ "data": [], "endpoints": [] }))
+    );
     let absent = service
         .ask("GET", "/admin/tunnels/i-0123456789abcdef0", Some(ADMIN), &[], "")
         .await;
@@ -78,17 +81,25 @@ async fn admins_see_tunnels_and_the_tenant_guard_is_not_theirs() {
         .json();
     let instance_id = listed["data"][0]["instance_id"].as_str().unwrap().to_owned();
     assert_eq!(listed["data"][0]["last_error"]["code"], "grant_denied");
-    let shown = service
-        .ask(
-            "GET",
-            &format!("/admin/tunnels/{instance_id}"),
-            Some(ADMIN),
-            &[],
-            "",
-        )
-        .await
-        .json();
-    assert_eq!(shown["data"][0]["instance_id"], instance_id.as_str());
+    let path = format!("/admin/tunnels/{instance_id}");
+    for (method, path, status) in [
+        ("GET", path.clone(), 200),
+        ("POST", format!("{path}/drain"), 202),
+        ("DELETE", path.clone(), 202),
+        ("POST", "/admin/tunnels/i-00000000/drain".to_owned(), 404),
+        ("DELETE", "/admin/tunnels/i-00000000".to_owned(), 404),
+        ("POST", path.clone(), 404),
+    ] {
+        let answer = service.ask(method, &path, Some(ADMIN), &[], "").await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        let answer = answer.json();
+        if status == 404 {
+            assert_eq!(answer["code"], "not_found", "{method} {path}");
+        } else {
+            assert_eq!(answer["data"][0]["instance_id"], instance_id.as_str(), "{answer}");
+            assert_eq!(answer["endpoints"], json!([]), "{answer}");
+        }
+    }
     service.stop().await;
 }
 

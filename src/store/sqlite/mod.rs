@@ -14,6 +14,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use adit_actors::instance::InstanceKey;
+use adit_actors::tunnel::HostKey;
 use async_trait::async_trait;
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::sqlite::{
@@ -23,8 +25,8 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    Authorization, ConnectError, NewToken, NewWorkspace, Store, StoreError, TargetDefaults, TokenHash,
-    TokenRecord, Workspace,
+    Authorization, ConnectError, HostKeyPin, HostKeyQuery, NewToken, NewWorkspace, PinnedByOperator, Store,
+    StoreError, TargetDefaults, TokenHash, TokenRecord, Workspace,
 };
 
 /// Adit keeps its own history, beside the one of a host platform.
@@ -116,6 +118,27 @@ impl Store for SqliteStore {
 
     async fn revoke_token(&self, id: Uuid) -> Result<bool, StoreError> {
         accounts::revoke_token(&self.writer, id).await
+    }
+
+    async fn host_key(&self, instance: &InstanceKey) -> Result<Option<HostKeyPin>, StoreError> {
+        host_keys::show(&self.readers, instance).await
+    }
+
+    async fn list_host_keys(&self, query: &HostKeyQuery) -> Result<Vec<HostKeyPin>, StoreError> {
+        host_keys::list(&self.readers, query).await
+    }
+
+    async fn pin_host_key(
+        &self,
+        instance: &InstanceKey,
+        key: &HostKey,
+        pinned_by: &str,
+    ) -> Result<PinnedByOperator, StoreError> {
+        host_keys::pin(&self.writer, instance, key, pinned_by).await
+    }
+
+    async fn forget_host_key(&self, instance: &InstanceKey) -> Result<Option<HostKeyPin>, StoreError> {
+        host_keys::forget(&self.writer, instance).await
     }
 
     async fn close(&self) {

@@ -31,6 +31,13 @@ impl Database for File {
             .unwrap();
     }
 
+    async fn try_execute(&self, statement: &str) -> bool {
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&self.pool)
+            .await
+            .is_ok()
+    }
+
     async fn activities(&self) -> Vec<Activity> {
         let rows = sqlx::query("SELECT * FROM activity_logs ORDER BY created_at, id")
             .fetch_all(&self.pool)

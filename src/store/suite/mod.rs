@@ -28,6 +28,9 @@ pub(in crate::store) trait Database: Send + Sync {
     /// Runs one statement, in SQL that all databases share.
     async fn execute(&self, statement: &str);
 
+    /// The same, for a statement that a CHECK may refuse: whether it was taken.
+    async fn try_execute(&self, statement: &str) -> bool;
+
     /// The `activity_logs` rows, oldest first.
     async fn activities(&self) -> Vec<Activity>;
 }
@@ -72,6 +75,10 @@ macro_rules! store_suite {
             audit::sweep_settles_only_old_running_execs,
             audit::a_late_finish_replaces_what_the_sweep_wrote,
             host_keys::the_first_host_key_holds,
+            host_keys::an_operators_pin_replaces_and_first_use_does_not,
+            host_keys::a_forgotten_pin_makes_room,
+            host_keys::pins_are_listed_page_by_page,
+            host_keys::only_an_operators_pin_has_an_author,
             audit::concurrent_writers_lose_nothing,
         );
     };

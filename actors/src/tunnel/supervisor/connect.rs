@@ -64,6 +64,7 @@ impl InstanceSupervisor {
     fn key_push_failed(&mut self, error: TunnelError, ctx: &mut Context<Self>) {
         self.key = None;
         self.note_failure(&error);
+        self.around.locator.forget(&self.target);
         self.feed(
             Event::KeyPushFailed {
                 error,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::clock::Clock;
-use crate::exec::{LeaseFacts, TunnelTemperature, milliseconds};
+use crate::exec::{AwsRequestIds, LeaseFacts, TunnelTemperature, milliseconds};
 use crate::instance::InstanceTarget;
 use crate::tunnel::boundary::{Dialer, HostKeys, KeyGrants, Location, Locator};
 use crate::tunnel::connection::{self, OpenError, Transport, TransportHandler};
@@ -272,6 +272,10 @@ impl InstanceSupervisor {
             grant_ms: grant_took.filter(|_| is_cold).map(milliseconds),
             connect_ms: parts.ready_after.filter(|_| is_cold).map(milliseconds),
             channel_ms: Some(milliseconds(took)),
+            aws_request_ids: AwsRequestIds {
+                key_push: parts.key_push_request_id.clone(),
+                open_tunnel: parts.open_tunnel_request_id.clone(),
+            },
         };
         let lease = Lease::new(tunnel, parts.leases.clone(), ctx.address().recipient());
         self.answer(
