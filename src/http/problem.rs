@@ -195,10 +195,9 @@ impl Problem {
         self.code
     }
 
-    /// Retry-After in whole seconds, at least 1, for the statuses that carry one.
+    /// Retry-After in whole seconds, at least 1: of every 429 and 503, and of whatever else is known to be backed off from.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
-        let default = self.code.default_retry_after()?;
-        let wait = self.retry_after.unwrap_or(default);
+        let wait = self.retry_after.or(self.code.default_retry_after())?;
         Some(
             u64::try_from(wait.as_millis().div_ceil(1_000))
                 .unwrap_or(u64::MAX)
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_stands_on_429_and_503_and_nowhere_else() {
+    fn retry_after_stands_on_429_and_503_and_where_the_wait_is_known() {
         for code in ErrorCode::ALL {
             let problem = Problem::new(code);
             let expected = matches!(
@@ -337,6 +336,10 @@ mod tests {
                 "{}",
                 code.as_str()
             );
+            let (mut head, _) = Problem::new(code)
+                .with_retry_after(Some(Duration::from_secs(50)))
+                .into_parts();
+            assert_eq!(head.finish().headers()["retry-after"], "50", "{}", code.as_str());
         }
     }
 

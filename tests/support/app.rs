@@ -46,6 +46,15 @@ pub(crate) struct Setup {
     pub(crate) emulator: adit_emulator::Settings,
 }
 
+impl Setup {
+    /// One channel to the instance, and none ahead of use: whoever does not have it waits.
+    pub(crate) fn allow_one_channel(&mut self) {
+        self.settings.tunnel.channel_cap = 1;
+        self.settings.tunnel.spare_channels = 0;
+        self.settings.tunnel.max_tunnels_per_instance = 1;
+    }
+}
+
 /// A running service. [`TestApp::finish`] must end it: it checks that nothing has leaked.
 pub(crate) struct TestApp {
     pub(crate) seed: Seed,
@@ -138,6 +147,11 @@ impl TestApp {
             .unwrap()
             .flat_map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
             .collect()
+    }
+
+    /// What the real sshd behind the instance has logged so far.
+    pub(crate) fn sshd_log(&self) -> String {
+        self.sshd.as_ref().expect("a backend with a real sshd").log()
     }
 
     /// `GET /admin/tunnels`.

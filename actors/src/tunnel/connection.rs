@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use russh::client::{self, AuthResult, Handle, Msg};
+use russh::client::{self, AuthResult, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelOpenFailure};
 use tokio::sync::oneshot;
@@ -57,6 +58,8 @@ pub(crate) struct Transport {
     pub(crate) host_key: HostKey,
     /// Ends when the connection does.
     pub(crate) lost: oneshot::Receiver<()>,
+    /// Whether the peer ended the connection by a message of SSH's.
+    hung_up: Arc<AtomicBool>,
 }
 
 /// A channel open ended without one.
@@ -146,10 +149,12 @@ pub(crate) async fn handshake(
     .map_err(|error| TunnelError::HostKeys(Arc::new(error)))?;
     let shown = Arc::new(Mutex::new(None));
     let (lost_guard, lost) = oneshot::channel();
+    let hung_up = Arc::new(AtomicBool::new(false));
     let config = Arc::new(config(pinned.as_ref()));
     let handler = TransportHandler {
         pinned: pinned.clone(),
         shown: Arc::clone(&shown),
+        hung_up: Arc::clone(&hung_up),
         _lost: lost_guard,
     };
     let connected = within(
@@ -169,6 +174,7 @@ pub(crate) async fn handshake(
             handle,
             host_key,
             lost,
+            hung_up,
         }),
         (Ok(_), None) => Err(handshake_error(&traffic, None)),
         (Err(error), _) => Err(handshake_error(&traffic, Some(error))),
@@ -202,11 +208,7 @@ pub(crate) async fn log_in(
         .authenticate_publickey(target.os_user.clone(), key);
     match within(LOGIN_STEP, LOGIN_DEADLINE, login).await? {
         Ok(AuthResult::Success) => {}
-        Ok(AuthResult::Failure { .. }) => {
-            return Err(TunnelError::LoginRefused {
-                reason: "the key was refused",
-            });
-        }
+        Ok(AuthResult::Failure { .. }) => return Err(login_failure(&transport)),
         Err(error) => {
             return Err(TunnelError::Handshake {
                 peer_said: None,
@@ -225,6 +227,20 @@ pub(crate) async fn log_in(
         Ok(transport)
     } else {
         Err(TunnelError::HostKeyChanged)
+    }
+}
+
+/// russh calls it a refusal, too, when the connection ends before an answer. Only what sshd said counts as one: it penalises
+/// refusals, and a network that breaks is not its doing. It says goodbye after the last try of `MaxAuthTries`.
+fn login_failure(transport: &Transport) -> TunnelError {
+    if transport.handle.is_closed() && !transport.hung_up.load(Ordering::Acquire) {
+        return TunnelError::Handshake {
+            peer_said: None,
+            source: Some(Arc::new(russh::Error::Disconnect.into())),
+        };
+    }
+    TunnelError::LoginRefused {
+        reason: "the key was refused",
     }
 }
 
@@ -279,6 +295,7 @@ fn is_same_family(candidate: &Algorithm, pinned: &Algorithm) -> bool {
 pub(crate) struct TransportHandler {
     pinned: Option<HostKey>,
     shown: Arc<Mutex<Option<HostKey>>>,
+    hung_up: Arc<AtomicBool>,
     _lost: oneshot::Sender<()>,
 }
 
@@ -301,5 +318,16 @@ impl client::Handler for TransportHandler {
         let is_accepted = self.pinned.as_ref().is_none_or(|pinned| *pinned == shown);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         Ok(is_accepted)
+    }
+
+    /// Comes before russh ends whatever waits for an answer.
+    async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => {
+                self.hung_up.store(true, Ordering::Release);
+                Ok(())
+            }
+            DisconnectReason::Error(error) => Err(error),
+        }
     }
 }

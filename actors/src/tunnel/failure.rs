@@ -130,6 +130,9 @@ pub enum TunnelError {
     /// The tunnel ended under the exec.
     #[error("the tunnel was lost")]
     Lost,
+    /// The tunnel ended before any exec was on it.
+    #[error("the tunnel was lost before it carried anything")]
+    LostUnused,
     /// No channel became free within the start timeout.
     #[error("no channel became free in time")]
     StartTimeout,
@@ -175,6 +178,7 @@ impl TunnelError {
             | Self::HostKeys(_)
             | Self::Deadline { .. }
             | Self::Lost
+            | Self::LostUnused
             | Self::StartTimeout
             | Self::EndpointBusy
             | Self::QueueFull
@@ -184,7 +188,7 @@ impl TunnelError {
 
     /// Whether the connection just broke on the way up, so that another one may well hold: those who wait then wait for that.
     pub(crate) fn is_a_cut(&self) -> bool {
-        matches!(self, Self::Handshake { peer_said: None, .. } | Self::Lost)
+        matches!(self, Self::Handshake { peer_said: None, .. } | Self::LostUnused)
             || matches!(self, Self::Dial(error) if matches!(error.as_ref(), DialError::Unreachable(_)))
     }
 
@@ -220,9 +224,11 @@ impl TunnelError {
                 DialError::EndpointBusy(_) => ErrorCode::EndpointBusy,
                 DialError::Refused(_) | DialError::Unreachable(_) => ErrorCode::TargetUnreachable,
             },
-            Self::Handshake { .. } | Self::HostKeys(_) | Self::Deadline { .. } | Self::Restarting { .. } => {
-                ErrorCode::TargetUnreachable
-            }
+            Self::Handshake { .. }
+            | Self::HostKeys(_)
+            | Self::Deadline { .. }
+            | Self::LostUnused
+            | Self::Restarting { .. } => ErrorCode::TargetUnreachable,
             Self::LoginPenalised => ErrorCode::LoginPenalised,
             Self::LoginRefused { .. } => ErrorCode::LoginRefused,
             Self::HostKeyChanged => ErrorCode::HostKeyChanged,

@@ -64,15 +64,22 @@ impl SupervisorCore {
             .and_then(|tunnel| tunnel.state.channels().map(|channels| channels.was_leased))
             .unwrap_or(true);
         if !was_of_use {
-            self.on_connect_failed(&TunnelError::Lost, jitter, now);
+            self.on_connect_failed(&TunnelError::LostUnused, jitter, now);
         }
     }
 
-    /// Tells those who wait and have no tunnel to wait for.
+    /// Tells those who wait and have no tunnel to wait for, and when they may come again.
     pub(super) fn refuse_stranded(&mut self, error: &TunnelError, now: Instant) {
         if self.is_connecting() {
             return;
         }
+        let error = match self.held_back(now) {
+            Some((until, _)) if error.retry_after().is_none() => TunnelError::BackingOff {
+                cause: Arc::new(error.clone()),
+                retry_after: until.saturating_duration_since(now),
+            },
+            _ => error.clone(),
+        };
         let tunnels = &self.tunnels;
         let effects = &mut self.effects;
         self.waiters.retain(|waiter: &Waiter| {

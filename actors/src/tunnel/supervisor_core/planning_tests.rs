@@ -319,6 +319,30 @@ async fn a_penalised_address_waits_at_least_as_long_as_sshd_says() {
 }
 
 #[tokio::test]
+async fn whoever_is_told_of_a_failure_hears_when_to_come_again() {
+    let mut table = Table::new(settings());
+    let told = |effects: Vec<Effect>| -> Vec<Duration> {
+        let refusals = effects.iter().filter_map(|effect| match effect {
+            Effect::Refuse { error, .. } => error.retry_after(),
+            _ => None,
+        });
+        refusals.collect()
+    };
+    table.on(asks(1));
+    table.pushed();
+    let failed = Event::ConnectFailed {
+        tunnel: 1,
+        error: TunnelError::LoginPenalised,
+        jitter: 0.0,
+    };
+    let effects = table.core.on(failed, table.now);
+    assert_eq!(told(effects), [Duration::from_secs(15)]);
+    table.now += Duration::from_secs(5);
+    let effects = table.core.on(asks(2), table.now);
+    assert_eq!(told(effects), [Duration::from_secs(10)]);
+}
+
+#[tokio::test]
 async fn drained_tunnels_end_with_their_execs_and_newcomers_get_another() {
     let mut table = served_once(3_600);
     table.on(asks(2));

@@ -338,7 +338,11 @@ async fn a_tunnel_lost_before_it_carried_anything_counts_as_a_failure() {
     assert_eq!(table.on(lost(1)), [""; 0]);
     assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
     table.connect(2);
-    assert_eq!(table.on(lost(2)), ["refuse 1 tunnel_lost"]);
+    assert_eq!(
+        table.on(lost(2)),
+        ["refuse 1 target_unreachable"],
+        "it never had a tunnel to lose"
+    );
     assert_eq!(
         table.core.retry_at(table.now),
         Some(table.now + Duration::from_secs(2))
