@@ -180,6 +180,32 @@ async fn a_tunnel_through_an_endpoint_waits_for_one_of_its_connections() {
     );
 }
 
+/// The endpoint is tried again from time to time, and a waiter's time may be up at just that moment.
+#[tokio::test]
+async fn a_refused_tunnel_waits_for_the_endpoint_also_while_it_is_tried_again() {
+    for (refusals, awaited, refusal) in [
+        (0, "dial", "refuse 1 start_timeout"),
+        (1, "endpoint_connection", "refuse 1 endpoint_busy"),
+    ] {
+        let mut table = Table::new(settings());
+        table.feed(asks(1));
+        let by_endpoint = true;
+        table.feed(Event::Located {
+            tunnel: 1,
+            by_endpoint,
+        });
+        table.pushed();
+        table.feed(Event::SlotGranted { tunnel: 1 });
+        for _ in 0..refusals {
+            table.feed(Event::EndpointRefused { tunnel: 1 });
+            table.feed(Event::SlotGranted { tunnel: 1 });
+        }
+        assert_eq!(table.state(1), "dialing");
+        assert_eq!(table.core.awaited(table.now).unwrap().1, awaited);
+        assert_eq!(table.pass(Duration::from_secs(30)), [refusal]);
+    }
+}
+
 #[tokio::test]
 async fn no_key_is_pushed_for_a_tunnel_that_waits_for_a_connection() {
     let mut table = Table::new(CoreSettings {
