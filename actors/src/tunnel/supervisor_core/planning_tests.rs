@@ -2,6 +2,7 @@
 
 use super::tests::{Table, asks, refused_login, settings};
 use super::*;
+use crate::tunnel::HostKeyError;
 
 const NOTHING: [&str; 0] = [];
 
@@ -385,4 +386,20 @@ async fn nothing_is_dialled_in_a_shutdown() {
     table.on(Event::Shutdown);
     let end = table.now + Duration::from_secs(100);
     assert_eq!(table.pass_to(end), ["forget"]);
+}
+
+/// A crowd on a cold instance may keep the store so busy that the pin is not read in time: no reason to send it away.
+#[tokio::test]
+async fn a_pin_that_could_not_be_read_is_asked_for_once_more() {
+    let failed = |tunnel| Event::ConnectFailed {
+        tunnel,
+        error: TunnelError::HostKeys(Arc::new(HostKeyError("no connection to the store".into()))),
+        jitter: 1.0,
+    };
+    let mut table = Table::new(settings());
+    table.on(asks(1));
+    table.pushed();
+    assert_eq!(table.on(failed(1)), NOTHING);
+    assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
+    assert_eq!(table.on(failed(2)), ["refuse 1 target_unreachable"]);
 }
