@@ -43,6 +43,7 @@ mod argv;
 mod audit;
 mod bodies;
 mod grants;
+mod limits;
 mod losing;
 mod outcomes;
 mod output;
