@@ -230,7 +230,11 @@ fn what_is_wrong_is_said_in_a_line_with_the_right_code() {
         (["--cut-tunnels", "1"], "--cut-at"),
         (["--max-tunnel-duration", "3601"], "3600"),
     ] {
-        fails(&mut run(&[&["emulator"], arguments.as_slice()].concat()), 2, &[said]);
+        fails(
+            &mut run(&[&["emulator"], arguments.as_slice()].concat()),
+            2,
+            &[said],
+        );
     }
     let emulator = |certificate: &str| {
         let arguments = ["emulator", "--tls-cert", certificate, "--tls-key", "wrong.toml"];
@@ -241,7 +245,11 @@ fn what_is_wrong_is_said_in_a_line_with_the_right_code() {
         command
     };
     fails(&mut emulator("none.pem"), 1, &["`none.pem`"]);
-    fails(&mut emulator("wrong.toml"), 1, &["--tls-cert", "certificate chain"]);
+    fails(
+        &mut emulator("wrong.toml"),
+        1,
+        &["--tls-cert", "certificate chain"],
+    );
     fails(&mut run(&["exec", "--no-such-flag"]), 125, &["--no-such-flag"]);
     fails(&mut run(&["no-such-command"]), 2, &["no-such-command"]);
     assert!(succeeds(&mut run(&["dev", "--help"])).contains("Examples:"));

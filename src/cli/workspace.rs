@@ -27,8 +27,8 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  adit workspace add acme --root --tier 3 --instance i-0123456789abcdef0 --address 10.0.4.7
-  adit workspace add build --org 8c0f... --tier 3 --instance i-0fedcba9876543210 --address 10.0.4.8 --os-user admin")]
+  adit workspace add acme --root --tier 3 --instance i-0123456789abcdef0
+  adit workspace add build --org 8c0f... --tier 3 --instance i-0fedcba9876543210 --os-user admin")]
 pub(super) struct AddArgs {
     /// Name, for people.
     name: String,
@@ -44,8 +44,8 @@ pub(super) struct AddArgs {
     /// Make it the root workspace of an org of its own.
     #[arg(long)]
     root: bool,
-    /// EC2 instance id; without one every exec is refused. Needs --address: Adit does not look it up.
-    #[arg(long, value_name = "ID", requires = "address")]
+    /// EC2 instance id; without one every exec is refused. What is not said of it, EC2 is asked.
+    #[arg(long, value_name = "ID")]
     instance: Option<String>,
     /// AWS region of the instance.
     #[arg(long)]

@@ -46,6 +46,7 @@ mod cuts;
 mod failed_grants;
 mod grants;
 mod host_keys;
+mod limits;
 mod losing;
 mod operating;
 mod outcomes;

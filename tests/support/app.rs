@@ -1,20 +1,29 @@
 //! The whole service in this process, with an emulator in front of an instance of the test's choice.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use adit::application::target_defaults;
+use adit::aws::{AwsConnection, AwsOptions};
 use adit::settings::Settings;
 use adit::store;
-use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend};
+use adit_actors::clock::Clock;
+use adit_actors::instance::{EndpointHint, InstanceKey, InstanceTarget};
+use adit_actors::tunnel::{DialError, Dialed, Dialer as _, Location};
+use adit_emulator::{Credentials, Emulator, HostKey, Instance, InstanceBackend};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::api::Api;
 use super::rows::{self, Row};
-use super::seed::{ADDRESS, INSTANCE, Seed};
-use super::sshd::Sshd;
+use super::seed::{self, Seed};
+use super::sshd::{Person, Sshd, SshdOptions};
 use super::{launch, logs, processes, wait};
+
+const REGION: &str = "us-east-1";
+const ENDPOINT_ID: &str = "eice-0123456789abcdef0";
+const ENDPOINT_DNS_NAME: &str = "eice-0123456789abcdef0.example";
 
 /// Opens `/admin`.
 pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-of-the-tests-0123456789abcdef";
@@ -36,6 +45,24 @@ impl Backend {
             Self::InProcess => "ubuntu",
             Self::OpenSshBash => "adit-bash",
             Self::OpenSshDash => "adit-dash",
+        }
+    }
+}
+
+/// How many instances there are, and what their sshd is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fleet {
+    /// All behind the one endpoint, each with an address, keys and a workspace of its own; one real sshd stands for all.
+    pub(crate) instances: usize,
+    /// `MaxSessions` of that sshd.
+    pub(crate) max_sessions: usize,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            instances: 1,
+            max_sessions: SshdOptions::default().max_sessions,
         }
     }
 }
@@ -63,8 +90,18 @@ pub(crate) struct TestApp {
     application: launch::Running,
     directory: TempDir,
     unfinished: Unfinished,
+    os_user: &'static str,
+    credentials: Credentials,
+    others: Others,
     // Last, so that it outlives what may still be connected to it.
     sshd: Option<Sshd>,
+}
+
+/// What the emulator and sshd see of others than the service.
+#[derive(Default)]
+struct Others {
+    tunnels: Cell<u64>,
+    logins: Cell<u64>,
 }
 
 /// Fails a test that forgets [`TestApp::finish`], unless it fails already.
@@ -75,6 +112,10 @@ impl Drop for Unfinished {
         assert!(
             std::thread::panicking(),
             "a test must end its service with `finish`, which checks for leaks"
+        );
+        eprintln!(
+            "--- warnings of all services so far ---\n{}--- end of them ---",
+            logs::warnings()
         );
     }
 }
@@ -87,15 +128,24 @@ impl TestApp {
 
     /// A service with settings that `change` has changed.
     pub(crate) async fn start_with(backend: Backend, change: impl FnOnce(&mut Setup)) -> Self {
+        Self::start_fleet(backend, Fleet::default(), change).await
+    }
+
+    /// A service with several instances, or with an sshd that is not like a stock one.
+    pub(crate) async fn start_fleet(backend: Backend, fleet: Fleet, change: impl FnOnce(&mut Setup)) -> Self {
         logs::capture();
+        let options = SshdOptions {
+            max_sessions: fleet.max_sessions,
+            instances: fleet.instances,
+        };
         let sshd = match backend {
             Backend::InProcess => None,
-            Backend::OpenSshBash | Backend::OpenSshDash => Some(Sshd::start().await),
+            Backend::OpenSshBash | Backend::OpenSshDash => Some(Sshd::start(options).await),
         };
         let directory = tempfile::Builder::new().prefix("adit-test-").tempdir().unwrap();
         let mut setup = Setup {
             settings: settings(&store_path(directory.path())),
-            emulator: emulator_settings(sshd.as_ref()),
+            emulator: emulator_settings(sshd.as_ref(), fleet),
         };
         change(&mut setup);
         let credentials = setup.emulator.credentials.clone();
@@ -103,7 +153,7 @@ impl TestApp {
         setup.settings.aws.key_push_endpoint_override = Some(emulator.http_url());
         setup.settings.aws.tunnel_endpoint_override = Some(format!("ws://{}", emulator.address()));
 
-        let seed = prepare_store(&setup.settings, backend.os_user()).await;
+        let seed = prepare_store(&setup.settings, backend.os_user(), fleet.instances).await;
         let application = launch::start(setup.settings, &credentials).await;
         let api = Api::new(format!("http://{}", application.address()));
         Self {
@@ -113,6 +163,9 @@ impl TestApp {
             application,
             directory,
             unfinished: Unfinished,
+            os_user: backend.os_user(),
+            credentials,
+            others: Others::default(),
             sshd,
         }
     }
@@ -120,6 +173,12 @@ impl TestApp {
     /// Runs `body` in the default workspace and waits for the whole of it.
     pub(crate) async fn run(&self, body: Value) -> super::api::Answer {
         let workspace = self.seed.workspace();
+        self.api.exec_json(workspace.id, &workspace.token, &body).await
+    }
+
+    /// Runs `body` on an instance of the fleet, from 0, and waits for the whole of it.
+    pub(crate) async fn run_on(&self, instance: usize, body: Value) -> super::api::Answer {
+        let workspace = self.seed.of_instance(instance);
         self.api.exec_json(workspace.id, &workspace.token, &body).await
     }
 
@@ -166,6 +225,46 @@ impl TestApp {
         self.api.call(method, path, Some(ADMIN_TOKEN), body).await
     }
 
+    /// Somebody logs in to the real sshd beside Adit, with a key of their own and not through the endpoint.
+    pub(crate) async fn person(&self) -> Person {
+        let person = Person::log_in(self.sshd.as_ref().expect("a real sshd"), self.os_user).await;
+        self.others.logins.update(|count| count + 1);
+        person
+    }
+
+    /// Somebody else opens a tunnel to an instance of the fleet, from 0, which is open until it is dropped.
+    pub(crate) async fn strangers_tunnel(&self, instance: usize) -> Result<Dialed, DialError> {
+        let options = AwsOptions {
+            credentials: Some(launch::aws_credentials(&self.credentials)),
+            tunnel_endpoint: Some(self.emulator.tunnel_url().parse().unwrap()),
+            ..AwsOptions::new(REGION.to_owned())
+        };
+        let aws = AwsConnection::open(options, Clock::system()).await.unwrap();
+        let endpoint = EndpointHint {
+            endpoint_id: ENDPOINT_ID.to_owned(),
+            dns_name: ENDPOINT_DNS_NAME.to_owned(),
+        };
+        let target = InstanceTarget {
+            instance: InstanceKey {
+                region: REGION.to_owned(),
+                instance_id: seed::instance_id(instance),
+            },
+            os_user: self.os_user.to_owned(),
+            availability_zone: None,
+            address: Some(seed::address(instance)),
+            port: None,
+            endpoint: Some(endpoint.clone()),
+        };
+        let location = Location {
+            address: seed::address(instance),
+            port: 22,
+            endpoint: Some(endpoint),
+        };
+        let tunnel = aws.dialer().dial(&target, &location).await?;
+        self.others.tunnels.update(|count| count + 1);
+        Ok(tunnel)
+    }
+
     /// Ends the service in order and checks that no lease, row, tunnel or process of it is left.
     pub(crate) async fn finish(self) {
         wait::until_true("no exec holds a lease or waits for one", async || {
@@ -175,17 +274,16 @@ impl TestApp {
         let rows = self.rows().await;
         let running: Vec<&Row> = rows.iter().filter(|row| row.status == "running").collect();
         assert!(running.is_empty(), "rows without an end: {running:#?}");
-        for row in &rows {
-            let variable = format!("ADIT_EXEC_ID={}", row.id);
-            wait::until_true("every process of an exec has ended with it", async || {
-                processes::with_variable(&variable).is_empty()
-            })
-            .await;
-        }
+        wait::until_true("every process of an exec has ended with it", async || {
+            let left = processes::values_of("ADIT_EXEC_ID");
+            rows.iter().all(|row| !left.contains(&row.id.to_string()))
+        })
+        .await;
         let Self {
             application,
             emulator,
             unfinished,
+            others,
             sshd,
             ..
         } = self;
@@ -202,8 +300,8 @@ impl TestApp {
                 |line: &&str| line.starts_with("Connection closed by") && line.ends_with("[preauth]");
             let untrusted = log.lines().filter(left_before).count() as u64;
             assert_eq!(
-                logins + untrusted,
-                emulator.counters().tunnels_opened,
+                logins + untrusted - others.logins.get(),
+                emulator.counters().tunnels_opened - others.tunnels.get(),
                 "each tunnel is one login at the real sshd"
             );
         }
@@ -243,35 +341,42 @@ fn settings(store: &Path) -> Settings {
     settings.http.listen = ([127, 0, 0, 1], 0).into();
     settings.admin.tokens = vec![SecretString::from(ADMIN_TOKEN)];
     settings.store.url = SecretString::from(format!("sqlite://{}", store.display()));
-    settings.aws.region = "us-east-1".to_owned();
-    settings.aws.endpoint_id = Some("eice-0123456789abcdef0".to_owned());
-    settings.aws.endpoint_dns_name = Some("eice-0123456789abcdef0.example".to_owned());
+    settings.aws.region = REGION.to_owned();
+    settings.aws.endpoint_id = Some(ENDPOINT_ID.to_owned());
+    settings.aws.endpoint_dns_name = Some(ENDPOINT_DNS_NAME.to_owned());
     settings
 }
 
-fn emulator_settings(sshd: Option<&Sshd>) -> adit_emulator::Settings {
+fn emulator_settings(sshd: Option<&Sshd>, fleet: Fleet) -> adit_emulator::Settings {
     let mut settings =
         adit_emulator::Settings::new(Credentials::new("AKIDEXAMPLE", "the secret of the tests"));
-    let mut instance = Instance {
-        id: INSTANCE.to_owned(),
-        private_ip_address: ADDRESS.to_owned(),
-        ..Instance::default()
-    };
-    if let Some(sshd) = sshd {
-        instance.backend = InstanceBackend::External {
-            address: sshd.address(),
-            authorized_keys_dir: sshd.authorized_keys_dir(),
+    let instances = (0..fleet.instances).map(|number| {
+        let backend = match sshd {
+            Some(sshd) => InstanceBackend::External {
+                address: sshd.address(),
+                authorized_keys_dir: sshd.authorized_keys_dir(number),
+            },
+            None => InstanceBackend::InProcess {
+                host_key: HostKey::generate(),
+            },
         };
-    }
-    settings.instances = vec![instance];
+        Instance {
+            id: seed::instance_id(number),
+            private_ip_address: seed::address(number).to_string(),
+            backend,
+            ..Instance::default()
+        }
+    });
+    settings.instances = instances.collect();
+    settings.max_sessions = fleet.max_sessions;
     settings
 }
 
-async fn prepare_store(settings: &Settings, os_user: &str) -> Seed {
+async fn prepare_store(settings: &Settings, os_user: &str, instances: usize) -> Seed {
     let url = settings.store.url.expose_secret();
     store::migrate(url).await.unwrap();
     let store = store::connect(url, target_defaults(settings)).await.unwrap();
-    let seed = Seed::write(store.as_ref(), os_user).await;
+    let seed = Seed::write(store.as_ref(), os_user, instances).await;
     store.close().await;
     seed
 }

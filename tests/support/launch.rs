@@ -17,13 +17,7 @@ pub(crate) struct Running {
 
 /// Builds and starts the service.
 pub(crate) async fn start(settings: Settings, credentials: &Credentials) -> Running {
-    let credentials = aws_credential_types::Credentials::new(
-        &credentials.access_key_id,
-        &credentials.secret_access_key,
-        credentials.session_token.clone(),
-        None,
-        "tests",
-    );
+    let credentials = aws_credentials(credentials);
     let application = Application::build(settings, Some(credentials)).await.unwrap();
     let address = application.address();
     let (stop, stopped) = oneshot::channel();
@@ -35,6 +29,17 @@ pub(crate) async fn start(settings: Settings, credentials: &Credentials) -> Runn
         stop,
         ended: actix_rt::spawn(run),
     }
+}
+
+/// The emulator's credentials as the AWS SDK has them.
+pub(crate) fn aws_credentials(credentials: &Credentials) -> aws_credential_types::Credentials {
+    aws_credential_types::Credentials::new(
+        &credentials.access_key_id,
+        &credentials.secret_access_key,
+        credentials.session_token.clone(),
+        None,
+        "tests",
+    )
 }
 
 impl Running {

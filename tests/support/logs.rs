@@ -48,3 +48,14 @@ pub(crate) fn capture() {
 pub(crate) fn text() -> String {
     String::from_utf8_lossy(&LOG.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
 }
+
+/// Its warnings and errors, one a line.
+pub(crate) fn warnings() -> String {
+    let is_one = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    let lines = text();
+    lines
+        .lines()
+        .filter(is_one)
+        .map(|line| format!("{line}\n"))
+        .collect()
+}

@@ -10,5 +10,5 @@ mod seed;
 mod sshd;
 pub(crate) mod wait;
 
-pub(crate) use app::{Backend, TestApp};
+pub(crate) use app::{Backend, Fleet, Setup, TestApp};
 pub(crate) use seed::INSTANCE;

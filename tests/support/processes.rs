@@ -1,5 +1,6 @@
 //! The machine's process table, to see what an exec has left behind.
 
+use std::collections::HashSet;
 use std::fs;
 
 use uuid::Uuid;
@@ -11,22 +12,33 @@ pub(crate) fn unique_sleep() -> String {
 
 /// Ids of the processes that have `argument` among their arguments. Zombies have none left, and don't count.
 pub(crate) fn with_argument(argument: &str) -> Vec<u32> {
-    matching("cmdline", |content| content == argument.as_bytes())
+    let arguments = contents("cmdline").into_iter();
+    let matching = arguments.filter(|(_, arguments)| {
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        arguments.any(|content| content == argument.as_bytes())
+    });
+    matching.map(|(process, _)| process).collect()
 }
 
-/// Ids of the processes whose environment has `variable`, as in `NAME=value`.
-pub(crate) fn with_variable(variable: &str) -> Vec<u32> {
-    matching("environ", |content| content == variable.as_bytes())
+/// What the processes of this machine have as the value of that environment variable. One look, however many it is asked for.
+pub(crate) fn values_of(variable: &str) -> HashSet<String> {
+    let start = format!("{variable}=");
+    let environments = contents("environ");
+    let values = environments.iter().flat_map(|(_, environment)| {
+        let variables = environment.split(|byte| *byte == 0);
+        variables.filter_map(|entry| entry.strip_prefix(start.as_bytes()))
+    });
+    values
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+        .collect()
 }
 
-/// A process may end while it is looked at, and others are not ours to read: both count as no match.
-fn matching(file: &str, is_match: impl Fn(&[u8]) -> bool) -> Vec<u32> {
+/// Of every process: its id and the content of that file. A process may end while it is looked at, and others are not ours
+/// to read: they are left out.
+fn contents(file: &str) -> Vec<(u32, Vec<u8>)> {
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|process| {
-            fs::read(format!("/proc/{process}/{file}"))
-                .is_ok_and(|content| content.split(|byte| *byte == 0).any(&is_match))
-        })
+        .filter_map(|process| Some((process, fs::read(format!("/proc/{process}/{file}")).ok()?)))
         .collect()
 }

@@ -186,10 +186,13 @@ impl TunnelError {
         }
     }
 
-    /// Whether the connection just broke on the way up, so that another one may well hold: those who wait then wait for that.
+    /// Whether the connection just broke on the way up, or the store was too busy to say which host key is pinned, so that
+    /// another one may well hold: those who wait then wait for that.
     pub(crate) fn is_a_cut(&self) -> bool {
-        matches!(self, Self::Handshake { peer_said: None, .. } | Self::LostUnused)
-            || matches!(self, Self::Dial(error) if matches!(error.as_ref(), DialError::Unreachable(_)))
+        matches!(
+            self,
+            Self::Handshake { peer_said: None, .. } | Self::HostKeys(_) | Self::LostUnused
+        ) || matches!(self, Self::Dial(error) if matches!(error.as_ref(), DialError::Unreachable(_)))
     }
 
     /// Whether sshd counts this against the address that it came from.

@@ -51,7 +51,20 @@ struct Waiter {
 pub(crate) struct Tunnel {
     pub(crate) asked_at: Instant,
     pub(crate) purpose: Purpose,
+    /// Whether the endpoint has refused it before.
+    endpoint_refused: bool,
     pub(crate) state: TunnelState,
+}
+
+impl Tunnel {
+    /// What an exec waits for whose tunnel this is. One that the endpoint has refused asks for a connection each time that
+    /// it is dialled, and waits for nothing else.
+    fn awaited(&self) -> &'static str {
+        match &self.state {
+            TunnelState::Dialing if self.endpoint_refused => TunnelState::AwaitingSlot.awaited(),
+            state => state.awaited(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -113,6 +126,9 @@ impl SupervisorCore {
             }
             Event::EndpointRefused { tunnel } => {
                 self.tunnel_on(tunnel, TunnelEvent::EndpointRefused);
+                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                    tunnel.endpoint_refused = true;
+                }
                 self.request_slot(tunnel);
             }
             Event::Dialed { tunnel, life } => self.tunnel_on(tunnel, TunnelEvent::Dialed { life }),
@@ -385,7 +401,7 @@ impl SupervisorCore {
         let connecting = self.tunnels.values().find(|tunnel| tunnel.state.is_connecting());
         let what = match connecting {
             _ if is_served => "channel",
-            Some(tunnel) => tunnel.state.awaited(),
+            Some(tunnel) => tunnel.awaited(),
             None => "retry",
         };
         Some((waiter.asked_at, what))

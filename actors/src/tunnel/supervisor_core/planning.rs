@@ -28,6 +28,7 @@ impl SupervisorCore {
             Tunnel {
                 asked_at: now,
                 purpose,
+                endpoint_refused: false,
                 state: TunnelState::Locating,
             },
         );

@@ -2,6 +2,7 @@
 
 use super::tests::{Table, asks, refused_login, settings};
 use super::*;
+use crate::tunnel::HostKeyError;
 
 const NOTHING: [&str; 0] = [];
 
@@ -178,6 +179,32 @@ async fn a_tunnel_through_an_endpoint_waits_for_one_of_its_connections() {
         table.pass(Duration::from_secs(30)),
         ["refuse 1 endpoint_busy", "close 1 nobody waits for it any more"]
     );
+}
+
+/// The endpoint is tried again from time to time, and a waiter's time may be up at just that moment.
+#[tokio::test]
+async fn a_refused_tunnel_waits_for_the_endpoint_also_while_it_is_tried_again() {
+    for (refusals, awaited, refusal) in [
+        (0, "dial", "refuse 1 start_timeout"),
+        (1, "endpoint_connection", "refuse 1 endpoint_busy"),
+    ] {
+        let mut table = Table::new(settings());
+        table.feed(asks(1));
+        let by_endpoint = true;
+        table.feed(Event::Located {
+            tunnel: 1,
+            by_endpoint,
+        });
+        table.pushed();
+        table.feed(Event::SlotGranted { tunnel: 1 });
+        for _ in 0..refusals {
+            table.feed(Event::EndpointRefused { tunnel: 1 });
+            table.feed(Event::SlotGranted { tunnel: 1 });
+        }
+        assert_eq!(table.state(1), "dialing");
+        assert_eq!(table.core.awaited(table.now).unwrap().1, awaited);
+        assert_eq!(table.pass(Duration::from_secs(30)), [refusal]);
+    }
 }
 
 #[tokio::test]
@@ -383,4 +410,20 @@ async fn nothing_is_dialled_in_a_shutdown() {
     table.on(Event::Shutdown);
     let end = table.now + Duration::from_secs(100);
     assert_eq!(table.pass_to(end), ["forget"]);
+}
+
+/// A crowd on a cold instance may keep the store so busy that the pin is not read in time: no reason to send it away.
+#[tokio::test]
+async fn a_pin_that_could_not_be_read_is_asked_for_once_more() {
+    let failed = |tunnel| Event::ConnectFailed {
+        tunnel,
+        error: TunnelError::HostKeys(Arc::new(HostKeyError("no connection to the store".into()))),
+        jitter: 1.0,
+    };
+    let mut table = Table::new(settings());
+    table.on(asks(1));
+    table.pushed();
+    assert_eq!(table.on(failed(1)), NOTHING);
+    assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
+    assert_eq!(table.on(failed(2)), ["refuse 1 target_unreachable"]);
 }
