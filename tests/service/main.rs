@@ -43,6 +43,7 @@ mod argv;
 mod audit;
 mod bodies;
 mod cuts;
+mod discovery;
 mod failed_grants;
 mod grants;
 mod host_keys;

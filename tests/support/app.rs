@@ -56,6 +56,8 @@ pub(crate) struct Fleet {
     pub(crate) instances: usize,
     /// `MaxSessions` of that sshd.
     pub(crate) max_sessions: usize,
+    /// Whether the workspaces say where their instances are.
+    pub(crate) addresses_are_known: bool,
 }
 
 impl Default for Fleet {
@@ -63,6 +65,7 @@ impl Default for Fleet {
         Self {
             instances: 1,
             max_sessions: SshdOptions::default().max_sessions,
+            addresses_are_known: true,
         }
     }
 }
@@ -151,9 +154,10 @@ impl TestApp {
         let credentials = setup.emulator.credentials.clone();
         let emulator = Emulator::start(setup.emulator).await.unwrap();
         setup.settings.aws.key_push_endpoint_override = Some(emulator.http_url());
-        setup.settings.aws.tunnel_endpoint_override = Some(format!("ws://{}", emulator.address()));
+        setup.settings.aws.tunnel_endpoint_override = Some(emulator.tunnel_url());
+        setup.settings.aws.ec2_endpoint_override = Some(emulator.http_url());
 
-        let seed = prepare_store(&setup.settings, backend.os_user(), fleet.instances).await;
+        let seed = prepare_store(&setup.settings, backend.os_user(), fleet).await;
         let application = launch::start(setup.settings, &credentials).await;
         let api = Api::new(format!("http://{}", application.address()));
         Self {
@@ -223,6 +227,11 @@ impl TestApp {
     /// A call of the admin API.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> super::api::Answer {
         self.api.call(method, path, Some(ADMIN_TOKEN), body).await
+    }
+
+    /// The service has logged in to the real sshd once without a tunnel.
+    pub(crate) fn expect_direct_login(&self) {
+        self.others.logins.update(|count| count + 1);
     }
 
     /// Somebody logs in to the real sshd beside Adit, with a key of their own and not through the endpoint.
@@ -372,11 +381,11 @@ fn emulator_settings(sshd: Option<&Sshd>, fleet: Fleet) -> adit_emulator::Settin
     settings
 }
 
-async fn prepare_store(settings: &Settings, os_user: &str, instances: usize) -> Seed {
+async fn prepare_store(settings: &Settings, os_user: &str, fleet: Fleet) -> Seed {
     let url = settings.store.url.expose_secret();
     store::migrate(url).await.unwrap();
     let store = store::connect(url, target_defaults(settings)).await.unwrap();
-    let seed = Seed::write(store.as_ref(), os_user, instances).await;
+    let seed = Seed::write(store.as_ref(), os_user, fleet).await;
     store.close().await;
     seed
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::app::Fleet;
 use adit::store::{NewToken, NewWorkspace, Store, TokenScope};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -62,12 +63,17 @@ impl Seed {
         }
     }
 
-    /// Writes it all, for that many instances.
-    pub(crate) async fn write(store: &dyn Store, os_user: &str, instances: usize) -> Self {
+    /// Writes it all, for the instances of the fleet.
+    pub(crate) async fn write(store: &dyn Store, os_user: &str, fleet: Fleet) -> Self {
         let (org, other_org) = (Uuid::new_v4(), Uuid::new_v4());
         let add = async |id: Uuid, org: Uuid, tier: i32, instance: Option<usize>| {
             store
-                .add_workspace(&workspace(id, org, tier, instance, os_user))
+                .add_workspace(&NewWorkspace {
+                    address: fleet
+                        .addresses_are_known
+                        .then(|| address(instance.unwrap_or_default())),
+                    ..workspace(id, org, tier, instance, os_user)
+                })
                 .await
                 .unwrap();
             Seeded {
@@ -84,7 +90,7 @@ impl Seed {
         let (revoked, revoked_token) = issue(store, TokenScope::Workspace(tiers[3].id)).await;
         assert!(store.revoke_token(revoked).await.unwrap());
         let mut further = Vec::new();
-        for instance in 1..instances {
+        for instance in 1..fleet.instances {
             further.push(add(Uuid::new_v4(), org, 4, Some(instance)).await);
         }
         Self {
@@ -107,7 +113,7 @@ fn workspace(id: Uuid, org: Uuid, tier: i32, instance: Option<usize>, os_user: &
         instance_id: instance.map(instance_id),
         region: None,
         os_user: Some(os_user.to_owned()),
-        address: Some(address(instance.unwrap_or_default())),
+        address: None,
         endpoint_id: None,
         endpoint_dns_name: None,
     }
