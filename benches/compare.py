@@ -131,16 +131,15 @@ class Run:
             "crowd": self._crowd,
             "cold": self._cold,
         }
-        tables = []
         for name in TABLES:
             if name in arguments.only:
                 note(name)
-                tables += measurements[name]()
+                # At once: what is measured is not lost when a later table fails.
+                for title, text in measurements[name]():
+                    print(f"### {title}\n\n{text}", flush=True)
         self._check_rows()
         print(f"Load average {before} before, {report.load_average()} after (this run's own load included).")
-        print("PostgreSQL in place of SQLite is not measured yet.\n")
-        for title, text in tables:
-            print(f"### {title}\n\n{text}")
+        print("PostgreSQL in place of SQLite is not measured yet.")
 
     def _distant(self) -> list[tuple[str, str]]:
         emulator = start_distant(self._processes, self._program("instances"), self._sshd, distant.ROUND_TRIP_MS)

@@ -15,6 +15,7 @@ use std::time::Duration;
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Engine, EngineSettings, ExecEvent};
 use adit_actors::exec::{Caller, CallerKind, ErrorCode, Exec, ExecRequest, ExecRequestParts, ExecSpec};
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -22,8 +23,14 @@ use world::World;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Asks of one kind in one round.
-const ASKS: usize = 200;
+/// Refusals of one kind in one round.
+const REFUSALS: usize = 100;
+
+/// Execs on the ready tunnel in one round.
+const EXECS: usize = 25;
+
+/// Instances made known at a time.
+const REGISTERED_AT_A_TIME: usize = 500;
 
 /// Between two warm asks: the spare channel is open again by then.
 const PAUSE: Duration = Duration::from_millis(3);
@@ -56,7 +63,7 @@ async fn measure(instances: usize, rounds: usize) -> Outcome<()> {
                 samples.entry(format!("{what}_{name}")).or_default().push(taken);
             };
             keep("refusal_one", rig.refusals(0, 1).await?);
-            keep("refusal_spread", rig.refusals(ASKS, known).await?);
+            keep("refusal_spread", rig.refusals(REFUSALS, known).await?);
             keep("warm", rig.warm().await?);
             keep("list", vec![rig.list(known).await?]);
         }
@@ -91,11 +98,13 @@ impl Rig {
 
     /// Makes the pool know so many instances that can't be reached, and opens the tunnel to the one that can.
     async fn register(&self, instances: usize) -> Outcome<()> {
-        for number in 1..=instances {
-            let exec = self.run(number).await?;
-            let code = exec.error.as_ref().map(|error| error.code);
-            if code != Some(ErrorCode::TargetUnreachable) {
-                return Err(format!("instance {number} should be out of reach: {exec:?}").into());
+        let numbers: Vec<usize> = (1..=instances).collect();
+        for chunk in numbers.chunks(REGISTERED_AT_A_TIME) {
+            for exec in try_join_all(chunk.iter().map(|number| self.run(*number))).await? {
+                let code = exec.error.as_ref().map(|error| error.code);
+                if code != Some(ErrorCode::TargetUnreachable) {
+                    return Err(format!("an instance should be out of reach: {exec:?}").into());
+                }
             }
         }
         self.run(World::REACHABLE).await?;
@@ -105,8 +114,8 @@ impl Rig {
     /// From an ask to its refusal while the instance is in back-off, over `known` instances in turn, beginning with the
     /// `first`. What lies around the ask is in it: the exec's actor, and two rows for a store that answers at once.
     async fn refusals(&self, first: usize, known: usize) -> Outcome<Vec<f64>> {
-        let mut taken = Vec::with_capacity(ASKS);
-        for step in 0..ASKS {
+        let mut taken = Vec::with_capacity(REFUSALS);
+        for step in 0..REFUSALS {
             // A stride that meets many of them, on both arbiters.
             let number = 1 + (first + step * 47) % known;
             // Its last back-off may be over: this one begins another.
@@ -119,7 +128,7 @@ impl Rig {
                 taken.push(took);
             }
         }
-        if taken.len() < ASKS / 2 {
+        if taken.len() < REFUSALS / 2 {
             return Err("most asks were not refused by the back-off".into());
         }
         Ok(taken)
@@ -127,8 +136,8 @@ impl Rig {
 
     /// `timing_ms.queued` of execs on a ready tunnel: from the exec's admission to its channel.
     async fn warm(&self) -> Outcome<Vec<f64>> {
-        let mut taken = Vec::with_capacity(ASKS);
-        for _ in 0..ASKS {
+        let mut taken = Vec::with_capacity(EXECS);
+        for _ in 0..EXECS {
             let exec = self.run(World::REACHABLE).await?;
             match (exec.exit_code, exec.timing_ms.queued) {
                 (Some(0), Some(milliseconds)) => taken.push(milliseconds * 1_000.0),
