@@ -14,18 +14,35 @@ import time
 from pathlib import Path
 from typing import Any
 
+import crowd
+import distant
+import idle_tunnels
+import pool
 import report
 from peers import AditPeer, AsyncsshPeer, OpensshPeer, interleave, milliseconds_since
 from processes import Failed, Processes, output_of
-from stack import COLD_INSTANCES, Adit, Emulator, Sshd, start_adit, start_emulator, start_sshd
+from stack import (
+    COLD_INSTANCES,
+    CROWD_INSTANCES,
+    Adit,
+    Emulator,
+    Sshd,
+    start_adit,
+    start_distant,
+    start_emulator,
+    start_sshd,
+)
 
 SAMPLES_A_ROUND = 20
 WARM_UP = 20
 CALLERS = 32
 # Bounds a round's memory and time should a peer answer at once, as one that refuses everything does.
 REQUESTS_A_ROUND = 50_000
-# A whole run takes two to four minutes.
-RUN_SECONDS = 1_200
+# A whole run takes five to ten minutes.
+RUN_SECONDS = 1_800
+# In the order in which they are measured. The last two log in with keys of their own, which replace that of the instance
+# that the others use.
+TABLES = ["warm", "callers", "distant", "idle", "pool", "crowd", "cold"]
 
 
 def main() -> int:
@@ -55,6 +72,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__)
     parser.add_argument("--adit", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--built", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default all)")
     parser.add_argument("--samples", type=int, default=400, help="execs of each peer, one at a time (default 400)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of load for each peer (default 4)")
     parser.add_argument("--seconds", type=float, default=6, help="length of a round of load (default 6)")
@@ -86,32 +105,79 @@ class Run:
             raise Failed(f"there is no login `{arguments.login}`; scripts/test creates those of the tests") from error
         self._sshd: Sshd = start_sshd(processes, shared, arguments.login)
         self._emulator: Emulator = start_emulator(processes, arguments.adit, self._sshd)
-        self._adit = self._start_adit("adit", disk)
-        self._in_memory = self._start_adit("adit-in-memory", memory)
+        self._services: list[Adit] = []
+        self._adit = self._start_adit("adit", disk, self._emulator)
+        self._in_memory = self._start_adit("adit-in-memory", memory, self._emulator)
 
-    def _start_adit(self, name: str, store: Path) -> Adit:
+    def _start_adit(self, name: str, store: Path, emulator: Emulator) -> Adit:
         arguments = self._arguments
-        return start_adit(
-            self._processes, arguments.adit, name, self._disk, store / f"{name}.db", self._emulator, arguments.login
+        adit = start_adit(
+            self._processes, arguments.adit, name, self._disk, store / f"{name}.db", emulator, arguments.login
         )
+        self._services.append(adit)
+        return adit
 
     def all(self) -> None:
         arguments = self._arguments
         print(f"## Adit side by side, {time.strftime('%Y-%m-%d')}\n")
         print(report.environment(arguments.adit, self._disk, self._shell))
         before = report.load_average()
-        warm = self._one_at_a_time()
-        load = self._callers()
-        # Last: its key pushes replace those of the instance that the others log in to.
-        cold = self._cold()
+        measurements = {
+            "warm": self._one_at_a_time,
+            "callers": self._callers,
+            "distant": self._distant,
+            "idle": self._idle,
+            "pool": self._pool,
+            "crowd": self._crowd,
+            "cold": self._cold,
+        }
+        for name in TABLES:
+            if name in arguments.only:
+                note(name)
+                # At once: what is measured is not lost when a later table fails.
+                for title, text in measurements[name]():
+                    print(f"### {title}\n\n{text}", flush=True)
         self._check_rows()
         print(f"Load average {before} before, {report.load_average()} after (this run's own load included).")
-        print("PostgreSQL in place of SQLite, and links with a round trip to speak of, are not measured yet.\n")
-        for title, text in (*warm, load, cold):
-            print(f"### {title}\n\n{text}")
+        print("PostgreSQL in place of SQLite is not measured yet.")
+
+    def _distant(self) -> list[tuple[str, str]]:
+        emulator = start_distant(self._processes, self._program("instances"), self._sshd, distant.ROUND_TRIP_MS)
+        adit = self._start_adit("adit-distant", self._disk, emulator)
+        return distant.measure(self._processes, adit, emulator, self._sshd, self._shared / "control-distant")
+
+    def _idle(self) -> list[tuple[str, str]]:
+        text = idle_tunnels.measure(self._processes, self._arguments.adit, self._program("instances"), self._disk)
+        return [("Memory of an idle tunnel", text)]
+
+    def _pool(self) -> list[tuple[str, str]]:
+        return [("The pool's answer time", pool.measure(self._program("pool")))]
+
+    def _crowd(self) -> list[tuple[str, str]]:
+        first = 1 + COLD_INSTANCES
+        instances = list(self._emulator.instances)
+        logs = self._arguments.directory / "logs"
+
+        def load(instance: str) -> dict[str, Any]:
+            return self._load(self._adit.exec_url(instances.index(instance)), crowd.CALLERS, 60, crowd.CALLERS)
+
+        text = crowd.measure(
+            instances[first : first + CROWD_INSTANCES], load, logs / "emulator.log", logs / "sshd.log"
+        )
+        return [(f"{crowd.CALLERS:,} callers on one cold instance", text)]
+
+    def _program(self, name: str) -> Path:
+        """One of benches/programs, as cargo built it."""
+        try:
+            lines = self._arguments.built.read_text().splitlines()
+        except FileNotFoundError as error:
+            raise Failed(f"`{name}` is not built: run once without ADIT_BINARY, or choose tables by --only") from error
+        for message in map(json.loads, lines):
+            if message["reason"] == "compiler-artifact" and message["target"]["name"] == name and message["executable"]:
+                return Path(message["executable"])
+        raise Failed(f"cargo built no `{name}`")
 
     def _one_at_a_time(self) -> list[tuple[str, str]]:
-        note("one at a time")
         adit, in_memory = AditPeer(self._adit, tunnel="cold"), AditPeer(self._in_memory, tunnel="cold")
         for peer in (adit, in_memory):
             peer.sample()
@@ -147,38 +213,35 @@ class Run:
             ("Where Adit's time goes", report.breakdown_table(taken, adit.execs)),
         ]
 
-    def _callers(self) -> tuple[str, str]:
+    def _callers(self) -> list[tuple[str, str]]:
         sshd = self._sshd
         service = [sys.executable, str(Path(__file__).with_name("service.py")), "--port", str(sshd.port)]
         service += ["--login", sshd.login, "--identity", str(sshd.identity), "--known-hosts", str(sshd.known_hosts)]
         address = self._processes.start("service", service, r"listening on (http://\S+)")[1]
-        host, port = self._adit.address
-        urls = {
-            "adit": f"http://{host}:{port}/workspaces/{self._adit.workspaces[0]}/exec",
-            "service": f"{address}/exec",
-        }
+        urls = {"adit": self._adit.exec_url(0), "service": f"{address}/exec"}
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
         for name, url in urls.items():
-            self._load(url, 1)
+            self._load(url, CALLERS, 1)
         for number in range(self._arguments.rounds):
             for name, url in urls.items() if number % 2 == 0 else reversed(urls.items()):
                 note(f"{CALLERS} callers, round {number + 1}: {name}")
-                rounds[name].append(self._load(url, self._arguments.seconds))
+                rounds[name].append(self._load(url, CALLERS, self._arguments.seconds))
         text = report.load_table(
             report.LoadResult("Adit", rounds["adit"]),
             report.LoadResult("aiohttp + asyncssh service (no auth, no audit)", rounds["service"]),
         )
-        return f"{CALLERS} callers on one instance", text
+        return [(f"{CALLERS} callers on one instance", text)]
 
-    def _load(self, url: str, seconds: float) -> dict[str, Any]:
+    def _load(
+        self, url: str, callers: int, seconds: float, requests: int = REQUESTS_A_ROUND
+    ) -> dict[str, Any]:
         command = [sys.executable, str(Path(__file__).with_name("load.py")), "--url", url]
-        command += ["--callers", str(CALLERS), "--seconds", str(seconds), "--requests", str(REQUESTS_A_ROUND)]
+        command += ["--callers", str(callers), "--seconds", str(seconds), "--requests", str(requests)]
         # Both get it, so that their requests are of one size.
         environment = {**os.environ, "BENCH_TOKEN": self._adit.token}
         return json.loads(output_of(command, environment, timeout=seconds + 120))
 
-    def _cold(self) -> tuple[str, str]:
-        note("cold")
+    def _cold(self) -> list[tuple[str, str]]:
         asyncssh = AsyncsshPeer(self._sshd)
         openssh = OpensshPeer(self._sshd)
         workspaces = iter(range(1, 1 + self._arguments.cold))
@@ -199,14 +262,15 @@ class Run:
             "asyncssh, connect and run (key known before)": taken["asyncssh"],
             "ssh, a login for each (key known before)": taken["openssh"],
         }
-        return "Cold: key push, tunnel, login, `/bin/true`", report.latency_table(taken["adit"], peers)
+        return [("Cold: key push, tunnel, login, `/bin/true`", report.latency_table(taken["adit"], peers))]
 
     def _check_rows(self) -> None:
         """Everything was on: the execs left rows, and all of them are final."""
-        for adit in (self._adit, self._in_memory):
+        for adit in self._services:
             rows = adit.audit_rows()
             note(f"audit rows of {adit.name}: {rows}")
-            if not rows.get("ok") or rows.get("running"):
+            # Which of them were used is up to the tables that were asked for.
+            if rows and (not rows.get("ok") or rows.get("running")):
                 raise Failed(f"the audit rows of {adit.name} are {rows}")
 
 

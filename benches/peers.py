@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import select
 import subprocess
 import time
 from collections.abc import Callable
@@ -46,6 +47,10 @@ class AditPeer:
         self.execs: list[dict[str, Any]] = []
 
     def _ask(self, method: str, path: str, body: bytes | None) -> tuple[float, int, bytes]:
+        # Nothing is asked, so what can be read is the end: the server closes connections that others' turns kept idle.
+        if select.select([self._connection.sock], [], [], 0)[0]:
+            self._connection.close()
+            self._connection.connect()
         start = time.perf_counter()
         self._connection.request(method, path, body, self._headers)
         answer = self._connection.getresponse()
@@ -134,14 +139,21 @@ class OpensshPeer:
         self._options += ["-o", f"UserKnownHostsFile={sshd.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
         self._shared: list[str] = []
 
-    def start_master(self, processes: Processes, socket: Path) -> None:
-        """Opens the connection that `sample` shares."""
+    def start_master(
+        self,
+        processes: Processes,
+        socket: Path,
+        proxy_command: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Opens the connection that `sample` shares, straight or through what the command leads to."""
         self._shared = ["-o", "ControlMaster=no", "-S", str(socket)]
         # -N without ControlPersist stays in the foreground: it is ended by its id like the others. The local command runs
         # when it is logged in and listens; -v would tell too, and go on to log every session.
         local = ["-o", "PermitLocalCommand=yes", "-o", "LocalCommand=echo listening"]
-        master = ["ssh", *self._options, *local, "-M", "-S", str(socket), "-N", "127.0.0.1"]
-        processes.start("control-master", master, r"listening")
+        proxy = ["-o", f"ProxyCommand={proxy_command}"] if proxy_command else []
+        master = ["ssh", *self._options, *proxy, *local, "-M", "-S", str(socket), "-N", "127.0.0.1"]
+        processes.start(socket.name, master, r"listening", environment)
 
     def sample(self) -> float:
         return self._run(self._shared)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import socket
 import sqlite3
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import Failed, Processes, output_of
 
-# One for the warm measurements, the others for one cold exec each.
+# One cold exec each.
 COLD_INSTANCES = 24
+# One crowd of callers each.
+CROWD_INSTANCES = 3
+# The first is for the warm measurements.
+INSTANCES = 1 + COLD_INSTANCES + CROWD_INSTANCES
+# Describing ten thousand supervisors takes well below a second.
+ADMIN_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def start_sshd(processes: Processes, directory: Path, login: str) -> Sshd:
 
 @dataclass(frozen=True)
 class Emulator:
-    """`adit emulator`: many instances that are all the one sshd."""
+    """The emulator of EC2 Instance Connect: the instances behind it, and who may use it."""
 
     key_push: str
     open_tunnel: str
@@ -70,6 +79,26 @@ class Emulator:
 
 
 def start_emulator(processes: Processes, adit: Path, sshd: Sshd) -> Emulator:
+    """`adit emulator`, whose instances are all the one sshd."""
+    command = [str(adit), "emulator", "--listen", "127.0.0.1:0", "--max-connections", str(INSTANCES + 20)]
+    command += ["--authorized-keys-dir", str(sshd.keys)]
+    for number in range(INSTANCES):
+        command += ["--instance", f"i-{number:017x}=127.0.0.1:{sshd.port}"]
+    return started_emulator(processes, "emulator", command, INSTANCES)
+
+
+def start_instances(processes: Processes, program: Path, instances: int) -> Emulator:
+    """benches/programs/instances.rs: the emulator with many instances that are its own."""
+    return started_emulator(processes, "instances", [str(program), "in-process", str(instances)], instances)
+
+
+def start_distant(processes: Processes, program: Path, sshd: Sshd, round_trip_ms: int) -> Emulator:
+    """The same program with one instance, the sshd, at the end of a long link."""
+    command = [str(program), "distant", f"127.0.0.1:{sshd.port}", str(sshd.keys), str(round_trip_ms)]
+    return started_emulator(processes, "distant", command, 1)
+
+
+def started_emulator(processes: Processes, name: str, command: list[str], instances: int) -> Emulator:
     """Starts it, with credentials that only this run knows."""
     environment = {
         "PATH": os.environ.get("PATH", ""),
@@ -78,23 +107,19 @@ def start_emulator(processes: Processes, adit: Path, sshd: Sshd) -> Emulator:
         # Nothing may be asked of AWS or of the machine's metadata service.
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    command = [str(adit), "emulator", "--listen", "127.0.0.1:0", "--max-connections", str(COLD_INSTANCES + 20)]
-    command += ["--authorized-keys-dir", str(sshd.keys)]
-    for number in range(1 + COLD_INSTANCES):
-        command += ["--instance", f"i-{number:017x}=127.0.0.1:{sshd.port}"]
     # Lines come in this order, the last instance's last.
-    last = rf"i-{COLD_INSTANCES:017x} at \S+, "
+    last = rf"i-{instances - 1:017x} at \S+, "
     printed = processes.start(
-        "emulator",
+        name,
         command,
         rf"(?s)key push:\s+(\S+)\nopen tunnel:\s+(\S+)\nendpoint:\s+(\S+)\n(.*{last})",
         environment,
     )
-    instances = {}
+    found = {}
     for line in printed[4].splitlines():
         words = line.replace(",", " ").split()
-        instances[words[1]] = words[3]
-    return Emulator(printed[1], printed[2], printed[3], instances, environment)
+        found[words[1]] = words[3]
+    return Emulator(printed[1], printed[2], printed[3], found, environment)
 
 
 @dataclass(frozen=True)
@@ -103,9 +128,27 @@ class Adit:
 
     address: tuple[str, int]
     token: str
+    admin_token: str
     workspaces: list[str]
     store: Path
     name: str
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://{host}:{port}"
+
+    def exec_url(self, workspace: int) -> str:
+        """Where execs of the workspace of this number are asked for."""
+        return f"{self.url}/workspaces/{self.workspaces[workspace]}/exec"
+
+    def tunnels(self) -> list[dict[str, Any]]:
+        """What the service says of its instances."""
+        request = urllib.request.Request(
+            f"{self.url}/admin/tunnels", headers={"Authorization": f"Bearer {self.admin_token}"}
+        )
+        with urllib.request.urlopen(request, timeout=ADMIN_SECONDS) as answer:
+            return json.load(answer)["data"]
 
     def audit_rows(self) -> dict[str, int]:
         """How many audit rows there are of each status."""
@@ -117,22 +160,26 @@ class Adit:
 
 
 def start_adit(
-    processes: Processes, adit: Path, name: str, directory: Path, store: Path, emulator: Emulator, login: str
+    processes: Processes, adit: Path, name: str, directory: Path, store: Path, emulator: Emulator, login: str,
+    settings: str = "",
 ) -> Adit:
     """Migrates, adds a workspace for each instance and an org token that opens them all, and serves.
 
-    Everything is as shipped but for the limits on execs in flight: as many callers as one token may have must not
-    collide with the limit, as an answer's last bytes and its permit are not given back in one instant.
+    Everything is as shipped but for `settings` and the limits on execs in flight: as many callers as one token may have
+    must not collide with the limit, as an answer's last bytes and its permit are not given back in one instant.
     """
+    admin_token = secrets.token_hex(20)
     configuration = directory / f"{name}.toml"
+    configuration.touch(mode=0o600)
     configuration.write_text(
         '[http]\nlisten = "127.0.0.1:0"\n'
+        f'[admin]\ntokens = ["{admin_token}"]\n'
         f'[store]\nurl = "sqlite://{store}"\n'
         f'[aws]\nos_user = "{login}"\n'
         f'endpoint_id = "{emulator.endpoint_id}"\nendpoint_dns_name = "{emulator.endpoint_id}.invalid"\n'
         f'key_push_endpoint_override = "{emulator.key_push}"\n'
         f'tunnel_endpoint_override = "{emulator.open_tunnel}"\n'
-        "[limits]\nexecs_per_token = 1024\nexecs_per_org = 1024\n"
+        f"[limits]\nexecs_per_token = 1024\nexecs_per_org = 1024\n{settings}"
     )
     options = ["--config", str(configuration)]
 
@@ -152,7 +199,7 @@ def start_adit(
         r"listening on http://([\d.]+):(\d+)",
         emulator.environment,
     )
-    return Adit((printed[1], int(printed[2])), token, workspaces, store, name)
+    return Adit((printed[1], int(printed[2])), token, admin_token, workspaces, store, name)
 
 
 def free_port() -> int:

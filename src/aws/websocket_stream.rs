@@ -20,9 +20,10 @@ use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 /// Largest payload in one outgoing frame: what the AWS CLI sends at most.
 pub(super) const MAX_PAYLOAD: usize = 65_000;
 
-/// Kept for reading, from the start and for the tunnel's life. A quarter of russh's largest packet would do for
-/// interactive work; this holds most of one and leaves an idle tunnel small.
-const READ_BUFFER: usize = 16 * 1024;
+/// Kept for reading, from the start and for the tunnel's life, and the most that is read at once. tungstenite clears all of
+/// it before each read, so an idle tunnel holds it whole: 16 KiB were a sixth of what such a tunnel takes. What a small
+/// command prints fits; a larger frame has a buffer of its length while it comes, filled in steps of this.
+const READ_BUFFER: usize = 4 * 1024;
 
 /// Written at once: russh writes its banner without a flush, and the socket below is without delay for the same reason.
 const WRITE_THROUGH: usize = 0;
