@@ -38,11 +38,15 @@ async fn serve(credentials: Credentials, instances: Vec<Instance>) -> Result<(),
     settings.region = "us-east-2".to_owned();
     settings.max_connections = instances.len() + 20;
     settings.instances.clone_from(&instances);
-    let endpoint_id = settings.endpoint_id.clone();
+    let endpoints: Vec<String> = settings
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.id.clone())
+        .collect();
     let emulator = Emulator::start(settings).await?;
     println!("key push:    {}", emulator.http_url());
     println!("open tunnel: {}", emulator.tunnel_url());
-    println!("endpoint:    {endpoint_id}");
+    println!("endpoint:    {}", endpoints.join(", "));
     for instance in instances {
         println!(
             "instance:    {} at {}, of a bench",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adit::aws::{AwsConnection, AwsOptions, OpenTunnelDialer};
+use adit::aws::{AwsConnection, AwsOptions, InstanceDialer};
 use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError};
 use adit_actors::clock::Clock;
 use adit_actors::engine::Boundaries;
@@ -43,14 +43,12 @@ impl World {
         }];
         let emulator = Emulator::start(settings).await?;
         let options = AwsOptions {
-            region: REGION.to_owned(),
             credentials: Some(aws_credential_types::Credentials::new(
                 "bench", "bench", None, None, "bench",
             )),
             key_push_endpoint: Some(emulator.http_url()),
             tunnel_endpoint: Some(emulator.tunnel_url().parse()?),
-            max_tunnel_duration: None,
-            extra_roots: Vec::new(),
+            ..AwsOptions::new(REGION)
         };
         Ok(Self {
             dials: Arc::default(),
@@ -92,7 +90,7 @@ impl World {
 /// All boundaries of one engine.
 struct Around {
     dials: Arc<AtomicUsize>,
-    dialer: Arc<OpenTunnelDialer>,
+    dialer: Arc<InstanceDialer>,
     key_grants: Arc<adit::aws::InstanceConnectKeyGrants>,
 }
 
