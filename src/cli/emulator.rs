@@ -1,6 +1,6 @@
 //! `adit emulator`: the stand-in for AWS and an instance, alone.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use super::failure::CliError;
 use super::logging;
 use super::signals::StopRequests;
 use crate::settings::Log;
+
+/// Of the instances that are given by flag, counted up from here.
+const FIRST_PRIVATE_ADDRESS: u32 = Ipv4Addr::new(10, 0, 0, 10).to_bits();
 
 /// Run the emulator of EC2 Instance Connect alone.
 ///
@@ -171,8 +174,9 @@ async fn instances(args: Instances) -> Result<Vec<Instance>, CliError> {
         )));
     }
     let mut instances = Vec::new();
-    for (number, external) in (10_u8..=254).zip(args.instances) {
-        instances.push(instance(number, external, directory.clone()).await?);
+    for (private_address, external) in (FIRST_PRIVATE_ADDRESS..).zip(args.instances) {
+        let private_address = Ipv4Addr::from_bits(private_address);
+        instances.push(instance(private_address, external, directory.clone()).await?);
     }
     Ok(instances)
 }
@@ -193,7 +197,11 @@ fn place(backend: &InstanceBackend) -> String {
     }
 }
 
-async fn instance(number: u8, external: External, directory: PathBuf) -> Result<Instance, CliError> {
+async fn instance(
+    private_address: Ipv4Addr,
+    external: External,
+    directory: PathBuf,
+) -> Result<Instance, CliError> {
     let unknown = |detail: String| CliError::Usage(format!("`{}`: {detail}", external.host_and_port));
     let address = tokio::net::lookup_host(&external.host_and_port)
         .await
@@ -202,7 +210,7 @@ async fn instance(number: u8, external: External, directory: PathBuf) -> Result<
         .ok_or_else(|| unknown("the name has no address".to_owned()))?;
     Ok(Instance {
         id: external.id,
-        private_ip_address: format!("10.0.0.{number}"),
+        private_ip_address: private_address.to_string(),
         backend: InstanceBackend::External {
             address,
             authorized_keys_dir: directory,

@@ -180,7 +180,9 @@ impl SupervisorCore {
             .grant
             .expires_at(self.settings.grant_margin)
             .filter(|_| !self.is_authenticating());
-        let backoff = self.held_back(now).map(|(until, _)| until);
+        // Without a waiter or a tunnel to succeed nothing would be dialled at its end.
+        let may_dial = !self.waiters.is_empty() || self.ready().next().is_some();
+        let backoff = self.held_back(now).filter(|_| may_dial).map(|(until, _)| until);
         let channels = self.tunnels.values().filter_map(|tunnel| tunnel.state.channels());
         let tunnels = channels.flat_map(|channels| {
             let idle_end = channels
