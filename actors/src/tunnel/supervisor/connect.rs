@@ -265,7 +265,11 @@ impl InstanceSupervisor {
     pub(super) fn lost(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
         if let Some(parts) = self.parts.remove(&tunnel) {
             parts.switch.cut();
-            self.note_failure(&TunnelError::Lost);
+            self.note_failure(&if self.core.was_of_use(tunnel) {
+                TunnelError::Lost
+            } else {
+                TunnelError::LostUnused
+            });
             let jitter = connection::jitter();
             self.feed(Event::Lost { tunnel, jitter }, ctx);
         }

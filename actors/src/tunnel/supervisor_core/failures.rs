@@ -20,6 +20,12 @@ impl SupervisorCore {
     pub(super) fn on_key_push_failed(&mut self, error: &TunnelError, jitter: f64, now: Instant) {
         self.grant_on(GrantEvent::Failed);
         self.untold = None;
+        if !self.is_connecting()
+            && let Some(backoff) = &mut self.backoff
+        {
+            // The dial beside it has failed and was counted already: one try is one failure.
+            backoff.failures = backoff.failures.saturating_sub(1);
+        }
         self.close_connecting("key push failed");
         self.on_connect_failed(error, jitter, now);
     }
@@ -59,13 +65,16 @@ impl SupervisorCore {
     /// A tunnel that was in use is replaced at once, as long as someone waits. One that broke before it carried anything
     /// counts as a failed connection, or an sshd that hangs up after each login would be dialled without end.
     pub(super) fn on_lost(&mut self, tunnel: TunnelId, jitter: f64, now: Instant) {
-        let lost = self.tunnels.remove(&tunnel);
-        let was_of_use = lost
-            .and_then(|tunnel| tunnel.state.channels().map(|channels| channels.was_leased))
-            .unwrap_or(true);
+        let was_of_use = self.was_of_use(tunnel);
+        self.tunnels.remove(&tunnel);
         if !was_of_use {
             self.on_connect_failed(&TunnelError::LostUnused, jitter, now);
         }
+    }
+
+    /// Whether the tunnel has carried an exec. One that is forgotten already counts as if it had.
+    pub(crate) fn was_of_use(&self, tunnel: TunnelId) -> bool {
+        self.channels(tunnel).is_none_or(|channels| channels.was_leased)
     }
 
     /// Tells those who wait and have no tunnel to wait for, and when they may come again.

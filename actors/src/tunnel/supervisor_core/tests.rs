@@ -280,6 +280,7 @@ async fn the_key_push_has_the_last_word_on_a_failed_dial() {
         jitter: 0.0,
     });
     assert_eq!(effects, ["refuse 1 login_refused"]);
+    assert_eq!(table.core.failures(), 1, "one try is one failure");
 
     let mut table = Table::new(settings());
     table.on(asks(1));
