@@ -14,7 +14,7 @@ use crate::exec::admission::{Admission, AdmissionLimits, LiveExecs};
 use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, SharedOutput};
 use crate::instance::InstanceKey;
 use crate::tunnel::{
-    BudgetSettings, CoreSettings, Dialer, Drain, EndpointBudgets, EndpointSnapshot, HostKeyReplaced,
+    BudgetSettings, CoreSettings, Dialer, Drain, EndpointBudgets, EndpointSnapshot, Evict, HostKeyReplaced,
     HostKeys, InstanceSnapshot, KeyGrants, Locator, Login, Surroundings, TunnelPool,
 };
 
@@ -232,10 +232,12 @@ impl Engine {
     /// The same, and the execs that run or wait there end as cancelled, by [`EndedBy::Evict`]. The count is of supervisors.
     #[must_use]
     pub fn evict(&self, instance_id: &str) -> usize {
-        let supervisors = self.drain(instance_id);
         let execs = self
             .live
             .cancel_where(EndedBy::Evict, |instance| instance.instance_id == instance_id);
+        let supervisors = self
+            .pool
+            .tell(|instance| instance.instance_id == instance_id, || Evict);
         tracing::info!(instance_id, execs, supervisors, "evicting an instance's tunnels");
         supervisors
     }

@@ -43,8 +43,8 @@ pub trait Locator: Send + Sync + 'static {
     /// [`LocateError`] names what is missing, or why AWS did not say it.
     async fn locate(&self, target: &InstanceTarget) -> Result<Location, LocateError>;
 
-    /// What was said of `target` did not lead to its sshd: the next [`Locator::locate`] must find it anew. Called by the
-    /// supervisor after every failed dial and handshake.
+    /// What was said of `target` may not lead to its sshd: the next [`Locator::locate`] must find it anew. Called by the
+    /// supervisor when a dial or a handshake failed, a step took too long, or another host key was shown.
     fn forget(&self, target: &InstanceTarget);
 }
 

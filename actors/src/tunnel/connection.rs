@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
+use russh::Channel;
 use russh::client::{self, AuthResult, DisconnectReason, Handle, Msg};
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Channel, ChannelOpenFailure};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -56,6 +56,8 @@ pub(crate) struct Opened {
 pub(crate) struct Transport {
     pub(crate) handle: Handle<TransportHandler>,
     pub(crate) host_key: HostKey,
+    /// Whether that was checked against a pin.
+    pub(crate) was_pinned: bool,
     /// Ends when the connection does.
     pub(crate) lost: oneshot::Receiver<()>,
     /// Whether the peer ended the connection by a message of SSH's.
@@ -167,12 +169,13 @@ pub(crate) async fn handshake(
     if let (Some(pinned), Some(shown)) = (&pinned, &shown)
         && pinned != shown
     {
-        return Err(TunnelError::HostKeyChanged);
+        return Err(changed(shown, Some(pinned)));
     }
     match (connected?, shown) {
         (Ok(handle), Some(host_key)) => Ok(Transport {
             handle,
             host_key,
+            was_pinned: pinned.is_some(),
             lost,
             hung_up,
         }),
@@ -216,17 +219,33 @@ pub(crate) async fn log_in(
             });
         }
     }
-    let pinned = within(
-        "pin the host key",
-        PIN_DEADLINE,
-        host_keys.pin_first_use(&target.instance, &transport.host_key),
-    )
-    .await?
-    .map_err(|error| TunnelError::HostKeys(Arc::new(error)))?;
-    if pinned == transport.host_key {
+    let pins = async {
+        if transport.was_pinned {
+            // Whoever took the pin back meanwhile must not find it there again.
+            host_keys.pinned(&target.instance).await
+        } else {
+            let pinned = host_keys.pin_first_use(&target.instance, &transport.host_key);
+            pinned.await.map(Some)
+        }
+    };
+    let pinned = within("pin the host key", PIN_DEADLINE, pins)
+        .await?
+        .map_err(|error| TunnelError::HostKeys(Arc::new(error)))?;
+    if pinned.as_ref() == Some(&transport.host_key) {
         Ok(transport)
     } else {
-        Err(TunnelError::HostKeyChanged)
+        Err(changed(&transport.host_key, pinned.as_ref()))
+    }
+}
+
+fn changed(shown: &HostKey, pinned: Option<&HostKey>) -> TunnelError {
+    let name = |key: &HostKey| {
+        let fingerprint = key.fingerprint().unwrap_or_else(|| "that is none".to_owned());
+        format!("{} {fingerprint}", key.key_type)
+    };
+    TunnelError::HostKeyChanged {
+        shown: name(shown),
+        pinned: pinned.map_or_else(|| "none any more".to_owned(), name),
     }
 }
 
@@ -251,9 +270,8 @@ pub(crate) async fn open_channel(
     let asked = Instant::now();
     match tokio::time::timeout(CHANNEL_OPEN_DEADLINE, handle.channel_open_session()).await {
         Ok(Ok(channel)) => Ok((channel, asked.elapsed())),
-        Ok(Err(russh::Error::ChannelOpenFailure(
-            ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage,
-        ))) => Err(OpenError::Busy),
+        // Whatever the reason it gives: the connection and its other channels are sound.
+        Ok(Err(russh::Error::ChannelOpenFailure(_))) => Err(OpenError::Busy),
         Ok(Err(_)) => Err(OpenError::Broken),
         Err(_) => Err(OpenError::Unanswered),
     }

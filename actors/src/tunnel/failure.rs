@@ -114,8 +114,13 @@ pub enum TunnelError {
         reason: &'static str,
     },
     /// The instance showed another host key than the pinned one.
-    #[error("the host key is not the pinned one")]
-    HostKeyChanged,
+    #[error("the instance showed host key {shown}, and {pinned} is pinned")]
+    HostKeyChanged {
+        /// Type and fingerprint of the key that came, for an operator to compare with the instance's own.
+        shown: String,
+        /// The same of the pinned one.
+        pinned: String,
+    },
     /// The pins could not be read or written.
     #[error("checking the host key failed")]
     HostKeys(#[source] Arc<HostKeyError>),
@@ -151,6 +156,15 @@ pub enum TunnelError {
         /// When the next try is allowed, from now.
         retry_after: Duration,
     },
+    /// This exec's own try failed; the next one is allowed later.
+    #[error("connecting failed")]
+    JustFailed {
+        /// What failed.
+        #[source]
+        cause: Arc<TunnelError>,
+        /// When the next try is allowed, from now.
+        retry_after: Duration,
+    },
     /// The supervisor failed and a new one is not started yet.
     #[error("the instance's supervisor is restarting")]
     Restarting {
@@ -167,14 +181,16 @@ impl TunnelError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::BackingOff { retry_after, .. } | Self::Restarting { retry_after } => Some(*retry_after),
+            Self::BackingOff { retry_after, .. }
+            | Self::JustFailed { retry_after, .. }
+            | Self::Restarting { retry_after } => Some(*retry_after),
             Self::Grant(_)
             | Self::Locate(_)
             | Self::Dial(_)
             | Self::Handshake { .. }
             | Self::LoginPenalised
             | Self::LoginRefused { .. }
-            | Self::HostKeyChanged
+            | Self::HostKeyChanged { .. }
             | Self::HostKeys(_)
             | Self::Deadline { .. }
             | Self::Lost
@@ -193,6 +209,18 @@ impl TunnelError {
             self,
             Self::Handshake { peer_said: None, .. } | Self::HostKeys(_) | Self::LostUnused
         ) || matches!(self, Self::Dial(error) if matches!(error.as_ref(), DialError::Unreachable(_)))
+    }
+
+    /// Whether the instance may be elsewhere than was thought: nothing of it answered.
+    pub(crate) fn may_be_the_wrong_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Locate(_)
+                | Self::Dial(_)
+                | Self::Handshake { .. }
+                | Self::HostKeyChanged { .. }
+                | Self::Deadline { .. }
+        )
     }
 
     /// Whether sshd counts this against the address that it came from.
@@ -234,12 +262,12 @@ impl TunnelError {
             | Self::Restarting { .. } => ErrorCode::TargetUnreachable,
             Self::LoginPenalised => ErrorCode::LoginPenalised,
             Self::LoginRefused { .. } => ErrorCode::LoginRefused,
-            Self::HostKeyChanged => ErrorCode::HostKeyChanged,
+            Self::HostKeyChanged { .. } => ErrorCode::HostKeyChanged,
             Self::Lost => ErrorCode::TunnelLost,
             Self::StartTimeout => ErrorCode::StartTimeout,
             Self::EndpointBusy => ErrorCode::EndpointBusy,
             Self::QueueFull => ErrorCode::InstanceBusy,
-            Self::BackingOff { cause, .. } => cause.code(),
+            Self::BackingOff { cause, .. } | Self::JustFailed { cause, .. } => cause.code(),
             Self::ShuttingDown => ErrorCode::ShuttingDown,
         }
     }

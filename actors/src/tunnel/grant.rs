@@ -76,6 +76,14 @@ impl Grant {
         }
     }
 
+    /// When the push that gave it was sent.
+    pub(crate) fn pushed_at(&self) -> Option<Instant> {
+        match self {
+            Self::Live { pushed_at, .. } => Some(*pushed_at),
+            Self::None | Self::Pushing => None,
+        }
+    }
+
     /// AWS request id of the push that gave it.
     pub(crate) fn request_id(&self) -> Option<String> {
         match self {

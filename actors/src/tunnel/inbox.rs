@@ -41,6 +41,11 @@ pub(crate) struct Shutdown;
 #[rtype(result = "()")]
 pub(crate) struct Drain;
 
+/// The same, after everyone who waits was cancelled.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Evict;
+
 /// An operator has pinned or forgotten the host key.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -110,6 +115,14 @@ impl Handler<Drain> for InstanceSupervisor {
 
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
         self.feed(Event::Drain, ctx);
+    }
+}
+
+impl Handler<Evict> for InstanceSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Evict, ctx: &mut Self::Context) {
+        self.feed(Event::Evict, ctx);
     }
 }
 

@@ -15,11 +15,24 @@ const LONGEST_LEAD: Duration = Duration::from_secs(60);
 pub(crate) struct Life {
     opened_at: Instant,
     duration: Duration,
+    ready_at: Option<Instant>,
 }
 
 impl Life {
     pub(crate) fn new(opened_at: Instant, duration: Duration) -> Self {
-        Self { opened_at, duration }
+        Self {
+            opened_at,
+            duration,
+            ready_at: None,
+        }
+    }
+
+    /// The login is done.
+    pub(crate) fn ready(self, now: Instant) -> Self {
+        Self {
+            ready_at: Some(now),
+            ..self
+        }
     }
 
     /// When the endpoint ends it.
@@ -33,11 +46,14 @@ impl Life {
     }
 
     /// Until when an exec with this timeout may be put on it: its timeout and the margin before the end. An exec that asks
-    /// for more than any tunnel of this duration has gets a fresh one: it may be put on it within the first margin.
+    /// for more than any tunnel of this duration has gets a fresh one: it may be put on it within a margin after the login,
+    /// however long that took.
     pub(crate) fn serves_until(&self, timeout: Duration) -> Instant {
         let margin = self.margin();
         let needed = (timeout + margin).min(self.duration.saturating_sub(margin));
-        self.opened_at + self.duration.saturating_sub(needed)
+        let by_need = self.opened_at + self.duration.saturating_sub(needed);
+        let fresh = self.ready_at.map_or(by_need, |ready_at| ready_at + margin);
+        by_need.max(fresh.min(self.useless_from()))
     }
 
     /// Whether an exec with this timeout may be put on it now.
@@ -57,7 +73,7 @@ impl Life {
 
     /// From when it serves no exec at all, however short.
     pub(crate) fn useless_from(&self) -> Instant {
-        self.serves_until(Duration::ZERO)
+        self.opened_at + self.duration.saturating_sub(self.margin())
     }
 }
 
@@ -94,5 +110,21 @@ mod tests {
             assert!(life.serves(timeout, opened), "a fresh one serves everybody");
             assert!(!life.serves(timeout, life.serves_until(timeout)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_was_long_in_coming_serves_those_who_waited_for_it() {
+        let opened = Instant::now();
+        let ready_at = opened + Duration::from_secs(20);
+        let life = Life::new(opened, Duration::from_secs(60)).ready(ready_at);
+        let long = Duration::from_secs(30);
+        assert!(life.serves(long, ready_at));
+        assert_eq!(life.serves_until(long), ready_at + Duration::from_secs(15));
+        assert!(
+            ready_at < life.successor_due(long),
+            "and is not succeeded at once"
+        );
+        let late = life.ready(opened + Duration::from_secs(40));
+        assert_eq!(late.serves_until(long), late.useless_from());
     }
 }

@@ -27,7 +27,7 @@ pub struct InstanceSnapshot {
     pub tunnels: Vec<TunnelSnapshot>,
     /// The key grant, when there is one.
     pub grant: Option<GrantSnapshot>,
-    /// Failures to connect in a row; a login that succeeds begins anew.
+    /// Failures to connect in a row; a channel on a tunnel that came after them begins anew.
     pub failures: u32,
     /// Seconds until the next try is allowed, while backing off.
     pub retry_in_s: Option<f64>,

@@ -71,6 +71,7 @@ pub(crate) enum TunnelEvent {
 
 impl TunnelState {
     /// The next state; gives the state back unchanged when the event does not belong to it.
+    #[expect(clippy::result_large_err, reason = "the state itself is given back, and kept nowhere")]
     pub(crate) fn after(self, event: TunnelEvent) -> Result<Self, Self> {
         match (self, event) {
             (Self::Locating, TunnelEvent::LocatedEndpoint)
@@ -81,9 +82,9 @@ impl TunnelState {
             (Self::Dialing, TunnelEvent::Dialed { life }) => Ok(Self::Handshaking { life }),
             (Self::Handshaking { life }, TunnelEvent::Handshaken) => Ok(Self::AwaitingGrant { life }),
             (Self::AwaitingGrant { life }, TunnelEvent::LoginStarted) => Ok(Self::Authenticating { life }),
-            (Self::Authenticating { life }, TunnelEvent::LoggedIn { now, cap }) => {
-                Ok(Self::Ready(Channels::new(now, life, cap)))
-            }
+            (Self::Authenticating { life }, TunnelEvent::LoggedIn { now, cap }) => Ok(Self::Ready(
+                Channels::new(now, life.map(|life| life.ready(now)), cap),
+            )),
             (Self::Ready(channels), TunnelEvent::Retire) => Ok(Self::Retiring(channels)),
             (state, _) => Err(state),
         }
@@ -229,18 +230,21 @@ impl Channels {
     }
 
     /// sshd answered "open failed": busy, never an error of the asker.
-    pub(crate) fn refused(&mut self, retry_at: Instant, now: Instant) {
+    ///
+    /// `asked_at` is when the open was sent: over a slow link its refusal arrives long after the slot was late.
+    pub(crate) fn refused(&mut self, retry_at: Instant, asked_at: Instant) {
         self.opening = self.opening.saturating_sub(1);
         self.clean_opens = 0;
         self.retry_at = Some(retry_at);
-        if !self.slot_may_be_late(now) {
+        if !self.slot_may_be_late(asked_at) {
             self.cap = self.in_use().max(1);
         }
     }
 
-    /// Whether a channel closed so recently that sshd may not have freed its slot.
-    pub(crate) fn slot_may_be_late(&self, now: Instant) -> bool {
-        self.last_closed.is_some_and(|closed| now < closed + LATE_SLOT)
+    /// Whether a channel had closed so shortly before this open was sent that sshd may not have freed its slot.
+    pub(crate) fn slot_may_be_late(&self, asked_at: Instant) -> bool {
+        self.last_closed
+            .is_some_and(|closed| asked_at < closed + LATE_SLOT)
     }
 
     /// Whether an exec with this timeout may be put on it: its tunnel lives long enough.

@@ -51,6 +51,7 @@ struct Want {
     slot: SlotId,
     claimant: Claimant,
     usage: SlotUsage,
+    since: Instant,
     granted: Recipient<SlotGranted>,
     give_way: Recipient<GiveWay>,
 }
@@ -71,6 +72,11 @@ impl SlotRequest {
     /// The tunnel has turned idle, and [`SlotUsage::set`] said that the budget must know.
     pub(crate) fn turned_idle(&self) {
         self.tell(SlotChange::TurnedIdle);
+    }
+
+    /// The tunnel was asked to give way, and will when its last exec ends.
+    pub(crate) fn leaving(&self) {
+        self.tell(SlotChange::Leaving);
     }
 
     /// The tunnel was asked to give way, and is in use.
@@ -118,11 +124,12 @@ impl EndpointBudgets {
         }
     }
 
-    /// Asks for a connection. [`SlotGranted`] comes when there is one.
+    /// Asks for a connection that was first wanted at `since`. [`SlotGranted`] comes when there is one.
     pub(crate) fn ask(
         &self,
         key: EndpointKey,
         claimant: Claimant,
+        since: Instant,
         granted: Recipient<SlotGranted>,
         give_way: Recipient<GiveWay>,
     ) -> SlotRequest {
@@ -133,6 +140,7 @@ impl EndpointBudgets {
             slot,
             claimant,
             usage: usage.clone(),
+            since,
             granted,
             give_way,
         };
@@ -268,6 +276,7 @@ impl Handler<Want> for BudgetActor {
             slot,
             claimant,
             usage,
+            since,
             granted,
             give_way,
         } = want;
@@ -284,6 +293,7 @@ impl Handler<Want> for BudgetActor {
                 slot,
                 claimant,
                 usage,
+                since,
             },
             ctx,
         );
@@ -307,6 +317,7 @@ impl Handler<SlotNews> for BudgetActor {
             SlotChange::Released => BudgetEvent::Released { slot },
             SlotChange::TurnedIdle => BudgetEvent::TurnedIdle { slot },
             SlotChange::Declined => BudgetEvent::Declined { slot },
+            SlotChange::Leaving => BudgetEvent::Leaving { slot },
         };
         self.feed(event, ctx);
         if !self.budget.knows(slot) {

@@ -28,6 +28,9 @@ pub(crate) type SlotId = u64;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// A holder that was in use when it was asked is asked again after this at the latest.
+const DECLINED_FOR: Duration = Duration::from_secs(1);
+
 /// How many connections there are to share out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BudgetSettings {
@@ -80,6 +83,7 @@ struct Waiting {
 struct Held {
     claimant: Claimant,
     usage: SlotUsage,
+    granted_at: Instant,
     way: Way,
 }
 
@@ -90,8 +94,11 @@ enum Way {
     Keeps,
     /// Asked; its connection will close, or it declines.
     Asked,
-    /// It was in use after all. Asked again once it has been idle anew.
-    Declined,
+    /// It takes no new exec, and closes when its last one ends.
+    Leaving,
+    /// It was in use after all. Asked again when it says that it is idle, when somebody else comes, or at this time: what it
+    /// was kept for may have gone without a word.
+    Declined { until: Instant },
 }
 
 /// What happens to an endpoint's connections.
@@ -102,6 +109,8 @@ pub(crate) enum BudgetEvent {
         slot: SlotId,
         claimant: Claimant,
         usage: SlotUsage,
+        /// Since when it waits: before now when the endpoint refused it once.
+        since: Instant,
     },
     /// It does not any more.
     Withdrawn {
@@ -123,6 +132,10 @@ pub(crate) enum BudgetEvent {
     },
     /// A holder that was asked to give way is in use.
     Declined {
+        slot: SlotId,
+    },
+    /// A holder that was asked to give way will, when its last exec ends.
+    Leaving {
         slot: SlotId,
     },
     Wake,
@@ -150,6 +163,7 @@ pub(crate) struct EndpointBudget {
     held: BTreeMap<SlotId, Held>,
     queue: Vec<Waiting>,
     refusals: u32,
+    last_refusal: Option<Instant>,
     /// While the limit is lowered: when it may grow by one.
     grow_at: Option<Instant>,
 }
@@ -162,6 +176,7 @@ impl EndpointBudget {
             held: BTreeMap::new(),
             queue: Vec::new(),
             refusals: 0,
+            last_refusal: None,
             grow_at: None,
         }
     }
@@ -173,15 +188,14 @@ impl EndpointBudget {
                 slot,
                 claimant,
                 usage,
+                since,
             } => {
                 // Whoever was in use when last asked may be idle since.
-                for held in self.held.values_mut().filter(|held| held.way == Way::Declined) {
-                    held.way = Way::Keeps;
-                }
+                self.ask_again(|_| true);
                 self.queue.push(Waiting {
                     slot,
                     claimant,
-                    since: now,
+                    since,
                     usage,
                 });
             }
@@ -189,19 +203,28 @@ impl EndpointBudget {
             BudgetEvent::Opened => self.refusals = 0,
             BudgetEvent::Refused { slot } => self.on_refused(slot, now),
             BudgetEvent::Released { slot } => drop(self.held.remove(&slot)),
-            BudgetEvent::TurnedIdle { slot } => self.set_way(slot, Way::Declined, Way::Keeps),
-            BudgetEvent::Declined { slot } => self.set_way(slot, Way::Asked, Way::Declined),
+            BudgetEvent::TurnedIdle { slot } => self.on_turned_idle(slot),
+            BudgetEvent::Declined { slot } => {
+                let until = now + DECLINED_FOR;
+                self.set_way(slot, Way::Asked, Way::Declined { until });
+            }
+            BudgetEvent::Leaving { slot } => self.set_way(slot, Way::Asked, Way::Leaving),
             BudgetEvent::Wake => {}
         }
+        self.ask_again(|until| until <= now);
         self.grow(now);
-        let mut effects = self.grant();
+        let mut effects = self.grant(now);
         effects.extend(self.make_room());
         effects
     }
 
     /// When [`BudgetEvent::Wake`] is due.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        self.grow_at
+        let declined = self.held.values().filter_map(|held| match held.way {
+            Way::Declined { until } if self.is_wanted() => Some(until),
+            Way::Keeps | Way::Asked | Way::Leaving | Way::Declined { .. } => None,
+        });
+        declined.chain(self.grow_at).min()
     }
 
     /// Whether somebody waits; then holders say when they turn idle.
@@ -214,11 +237,35 @@ impl EndpointBudget {
         self.held.contains_key(&slot) || self.queue.iter().any(|waiting| waiting.slot == slot)
     }
 
+    fn on_turned_idle(&mut self, slot: SlotId) {
+        if let Some(held) = self.held.get_mut(&slot)
+            && matches!(held.way, Way::Declined { .. })
+        {
+            held.way = Way::Keeps;
+        }
+    }
+
+    fn ask_again(&mut self, is_over: impl Fn(Instant) -> bool) {
+        for held in self.held.values_mut() {
+            if let Way::Declined { until } = held.way
+                && is_over(until)
+            {
+                held.way = Way::Keeps;
+            }
+        }
+    }
+
     fn on_refused(&mut self, slot: SlotId, now: Instant) {
-        self.held.remove(&slot);
+        let refused = self.held.remove(&slot);
         self.limit = self.held.len();
+        let granted_at = refused.map_or(now, |held| held.granted_at);
+        if self.last_refusal.is_some_and(|last| granted_at < last) && self.grow_at.is_some() {
+            // Dialled while one was refused that was dialled before it: the same news once more.
+            return;
+        }
         let pause = SHORTEST_PAUSE.saturating_mul(1_u32.checked_shl(self.refusals).unwrap_or(u32::MAX));
         self.refusals = self.refusals.saturating_add(1);
+        self.last_refusal = Some(now);
         self.grow_at = Some(now + pause.min(LONGEST_PAUSE));
     }
 
@@ -231,24 +278,25 @@ impl EndpointBudget {
         self.grow_at = (self.limit < self.settings.connections).then_some(now + SHORTEST_PAUSE);
     }
 
-    /// How many connections may be held before one for this purpose is opened. Of a lowered limit at most half is kept for
-    /// successors, so that there is something to succeed.
+    /// How many connections may be held before one for this purpose is opened. The reserve is taken from the configured
+    /// connections, so a lowered limit is shared out whole.
     fn limit_for(&self, purpose: Purpose) -> usize {
+        let unreserved = self.settings.connections.saturating_sub(self.settings.reserve);
         match purpose {
             Purpose::Successor => self.limit,
-            Purpose::First | Purpose::Second => self.limit - self.settings.reserve.min(self.limit / 2),
+            Purpose::First | Purpose::Second => self.limit.min(unreserved),
         }
     }
 
-    /// The place in the queue of whoever is next: the most urgent purpose first, then in order.
+    /// The place in the queue of whoever is next: the most urgent purpose first, then whoever has waited for longest.
     fn next(&self) -> Option<(usize, Purpose)> {
-        let purposes = self.queue.iter().map(|waiting| waiting.claimant.purpose);
-        purposes
-            .enumerate()
-            .min_by_key(|(index, purpose)| (*purpose, *index))
+        let ranks = self.queue.iter().enumerate();
+        ranks
+            .min_by_key(|(index, waiting)| (waiting.claimant.purpose, waiting.since, *index))
+            .map(|(index, waiting)| (index, waiting.claimant.purpose))
     }
 
-    fn grant(&mut self) -> Vec<BudgetEffect> {
+    fn grant(&mut self, now: Instant) -> Vec<BudgetEffect> {
         let mut effects = Vec::new();
         while let Some((index, purpose)) = self.next() {
             if self.held.len() >= self.limit_for(purpose) {
@@ -265,6 +313,7 @@ impl EndpointBudget {
                 Held {
                     claimant,
                     usage,
+                    granted_at: now,
                     way: Way::Keeps,
                 },
             );
@@ -274,25 +323,26 @@ impl EndpointBudget {
     }
 
     /// As many holders are asked to give way as wait; the longest idle first, and for an instance's first tunnel also
-    /// another's second.
+    /// another's second. One that leaves only when its execs end counts among the seconds alone: an idle one is quicker.
     fn make_room(&mut self) -> Vec<BudgetEffect> {
         let mut effects = Vec::new();
-        let asked = self.held.values().filter(|held| held.way == Way::Asked).count();
+        let standing = |way: Way| self.held.values().filter(|held| held.way == way).count();
+        let (asked, leaving) = (standing(Way::Asked), standing(Way::Leaving));
         let firsts = self
             .queue
             .iter()
             .filter(|waiting| waiting.claimant.purpose != Purpose::Second)
             .count();
         for place in asked..self.queue.len() {
+            let may_be_second = place + leaving < firsts;
             let idle = self.longest_idle();
-            let candidate = idle.or_else(|| (place < firsts).then(|| self.a_second()).flatten());
-            let Some(slot) = candidate else {
+            let Some(slot) = idle.or_else(|| may_be_second.then(|| self.a_second()).flatten()) else {
                 break;
             };
             self.set_way(slot, Way::Keeps, Way::Asked);
             effects.push(BudgetEffect::AskToGiveWay {
                 slot,
-                if_second: place < firsts,
+                if_second: may_be_second,
             });
         }
         effects
@@ -332,7 +382,7 @@ impl EndpointBudget {
             .collect();
         holders.sort_by(|a, b| b.idle_s.unwrap_or(-1.0).total_cmp(&a.idle_s.unwrap_or(-1.0)));
         let mut waiting: Vec<&Waiting> = self.queue.iter().collect();
-        waiting.sort_by_key(|waiting| waiting.claimant.purpose);
+        waiting.sort_by_key(|waiting| (waiting.claimant.purpose, waiting.since));
         EndpointSnapshot {
             region: key.region.clone(),
             endpoint_id: key.endpoint_id.clone(),

@@ -63,6 +63,7 @@ pub(crate) enum SlotChange {
     Released,
     TurnedIdle,
     Declined,
+    Leaving,
 }
 
 /// One connection of an endpoint. Its drop gives it back, so it is held by the connection itself and dropped when that has

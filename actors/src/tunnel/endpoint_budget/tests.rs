@@ -48,10 +48,12 @@ impl Table {
             tunnel_id: 1,
             purpose,
         };
+        let since = self.now;
         self.on(BudgetEvent::Wanted {
             slot,
             claimant,
             usage,
+            since,
         })
     }
 
@@ -231,4 +233,92 @@ async fn operators_see_who_holds_and_who_waits() {
         .collect();
     assert_eq!(waiting, ["i-4", "i-3"]);
     assert_eq!((seen.in_use, seen.limit, seen.configured_limit), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn dials_that_were_under_way_together_are_refused_once() {
+    let mut table = Table::new(16, 2);
+    for slot in 1..=14 {
+        table.want(slot, Purpose::First);
+    }
+    for slot in 1..=14 {
+        table.now += Duration::from_millis(10);
+        table.on(BudgetEvent::Refused { slot });
+    }
+    assert_eq!(table.budget.limit, 0);
+    let pause = SHORTEST_PAUSE - Duration::from_millis(130);
+    assert_eq!(table.budget.next_wake(), Some(table.now + pause));
+}
+
+#[tokio::test]
+async fn of_a_lowered_limit_nothing_is_kept_back() {
+    let mut table = Table::new(16, 2);
+    for slot in 1..=10 {
+        table.want(slot, Purpose::First);
+    }
+    for slot in 1..=9 {
+        table.idle(slot);
+        table.now += Duration::from_millis(1);
+    }
+    table.on(BudgetEvent::Refused { slot: 10 });
+    assert_eq!(
+        table.want(11, Purpose::First),
+        ["give way 1 even if it is a second in use"]
+    );
+    assert_eq!(
+        table.on(BudgetEvent::Released { slot: 1 }),
+        ["grant 11"],
+        "one for one"
+    );
+}
+
+#[tokio::test]
+async fn whoever_was_refused_keeps_the_place() {
+    let mut table = Table::new(1, 0);
+    table.want(1, Purpose::First);
+    let since = table.now;
+    table.now += Duration::from_secs(5);
+    table.want(2, Purpose::First);
+    table.on(BudgetEvent::Refused { slot: 1 });
+    let usage = SlotUsage::new(Arc::new(AtomicBool::new(true)));
+    let claimant = Claimant {
+        instance_id: "i-1".to_owned(),
+        os_user: "ubuntu".to_owned(),
+        tunnel_id: 1,
+        purpose: Purpose::First,
+    };
+    let wanted = BudgetEvent::Wanted {
+        slot: 3,
+        claimant,
+        usage,
+        since,
+    };
+    assert_eq!(table.on(wanted), NOTHING);
+    assert_eq!(table.pass(SHORTEST_PAUSE), ["grant 3"]);
+}
+
+#[tokio::test]
+async fn a_second_that_leaves_later_hides_no_idle_one() {
+    let mut table = Table::new(3, 0);
+    table.want(1, Purpose::First);
+    table.want(2, Purpose::Second);
+    table.want(3, Purpose::First);
+    assert_eq!(
+        table.want(4, Purpose::First),
+        ["give way 2 even if it is a second in use"]
+    );
+    table.on(BudgetEvent::Leaving { slot: 2 });
+    assert_eq!(table.idle(3), ["give way 3"]);
+}
+
+#[tokio::test]
+async fn a_holder_that_declined_is_asked_again_before_long() {
+    let mut table = Table::new(1, 0);
+    table.want(1, Purpose::First);
+    table.idle(1);
+    let asked = ["give way 1 even if it is a second in use"];
+    assert_eq!(table.want(2, Purpose::First), asked);
+    assert_eq!(table.on(BudgetEvent::Declined { slot: 1 }), NOTHING);
+    assert_eq!(table.budget.next_wake(), Some(table.now + DECLINED_FOR));
+    assert_eq!(table.pass(DECLINED_FOR), asked);
 }

@@ -64,7 +64,6 @@ impl InstanceSupervisor {
     fn key_push_failed(&mut self, error: TunnelError, ctx: &mut Context<Self>) {
         self.key = None;
         self.note_failure(&error);
-        self.around.locator.forget(&self.target);
         self.feed(
             Event::KeyPushFailed {
                 error,
@@ -116,9 +115,11 @@ impl InstanceSupervisor {
             purpose,
         };
         let address = ctx.address();
+        let since = *parts.wanted_since.get_or_insert_with(Instant::now);
         parts.slot = Some(self.around.endpoint_budgets.ask(
             key,
             claimant,
+            since,
             address.clone().recipient(),
             address.recipient(),
         ));
@@ -136,6 +137,7 @@ impl InstanceSupervisor {
             switch: Arc::clone(&parts.switch),
             slot: parts.granted.take(),
         };
+        parts.dialed_at = Some(Instant::now());
         // The endpoint's clock may start with its answer or before; the earlier one is safe.
         let opened_at = Instant::now();
         let dial = connection::dial(
@@ -190,10 +192,18 @@ impl InstanceSupervisor {
     pub(super) fn log_in(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
         let key = self.key.clone();
         let request_id = self.core.grant().request_id();
+        let grant_took = self.grant_took;
         let Some(parts) = self.parts.get_mut(&tunnel) else {
             return;
         };
         parts.key_push_request_id = request_id;
+        // A grant of an earlier tunnel cost this one nothing.
+        let was_waited_for = self
+            .core
+            .grant()
+            .pushed_at()
+            .is_some_and(|at| parts.asked_at <= at);
+        parts.grant_took = grant_took.filter(|_| was_waited_for);
         let link = std::mem::replace(&mut parts.link, Link::Connecting);
         let (Link::Waiting(transport), Some(key)) = (link, key) else {
             tracing::error!(tunnel, "a login was due without a transport or a key");
@@ -229,7 +239,7 @@ impl InstanceSupervisor {
             return;
         };
         let ready_after = parts.asked_at.elapsed();
-        parts.ready_after = Some(ready_after);
+        parts.connect_took = parts.dialed_at.map(|at| at.elapsed());
         parts.link = Link::Ready(Arc::new(transport.handle));
         tracing::info!(
             instance = %self.target.instance,
@@ -250,7 +260,9 @@ impl InstanceSupervisor {
         if let Some(parts) = self.parts.remove(&tunnel) {
             parts.switch.cut();
             self.note_failure(&error);
-            self.around.locator.forget(&self.target);
+            if error.may_be_the_wrong_way() {
+                self.around.locator.forget(&self.target);
+            }
             self.feed(
                 Event::ConnectFailed {
                     tunnel,

@@ -74,7 +74,13 @@ pub(in crate::tunnel) struct Parts {
     granted: Option<SlotGuard>,
     switch: Arc<CutSwitch>,
     asked_at: Instant,
-    ready_after: Option<Duration>,
+    /// Since when it waits for one of the endpoint's connections.
+    wanted_since: Option<Instant>,
+    dialed_at: Option<Instant>,
+    /// From the dial to the login.
+    connect_took: Option<Duration>,
+    /// The key push that its login waited for.
+    grant_took: Option<Duration>,
     link: Link,
     pub(in crate::tunnel) spares: Vec<(Channel<Msg>, Duration)>,
 }
@@ -91,7 +97,10 @@ impl Parts {
             granted: None,
             switch: Arc::default(),
             asked_at: Instant::now(),
-            ready_after: None,
+            wanted_since: None,
+            dialed_at: None,
+            connect_took: None,
+            grant_took: None,
             link: Link::Connecting,
             spares: Vec::new(),
         }
@@ -145,10 +154,16 @@ impl InstanceSupervisor {
             Effect::Locate { tunnel } => self.locate(tunnel, ctx),
             Effect::RequestSlot { tunnel, purpose } => self.request_slot(tunnel, purpose, ctx),
             Effect::KeepSlot { tunnel } => {
-                if let Some(slot) = self.parts.get(&tunnel).and_then(|parts| parts.slot.as_ref()) {
+                if let Some(slot) = self.slot(tunnel) {
                     slot.declined();
                 }
             }
+            Effect::LeaveSlot { tunnel } => {
+                if let Some(slot) = self.slot(tunnel) {
+                    slot.leaving();
+                }
+            }
+            Effect::Note { error } => self.note_failure(&error),
             Effect::Dial { tunnel } => self.dial(tunnel, ctx),
             Effect::Authenticate { tunnel } => self.log_in(tunnel, ctx),
             Effect::OpenChannel { tunnel } => self.open_channel(tunnel, ctx),
@@ -162,12 +177,15 @@ impl InstanceSupervisor {
         }
     }
 
+    fn slot(&self, tunnel: TunnelId) -> Option<&SlotRequest> {
+        self.parts.get(&tunnel).and_then(|parts| parts.slot.as_ref())
+    }
+
     /// The endpoint's budget sees which tunnels are idle, without a message unless somebody waits there.
     fn tell_idleness(&self) {
-        for (id, tunnel) in self.core.tunnels() {
-            let idle_since = tunnel.state.channels().and_then(|channels| channels.idle_since);
-            if let Some(slot) = self.parts.get(id).and_then(|parts| parts.slot.as_ref())
-                && slot.usage.set(idle_since)
+        for (id, parts) in &self.parts {
+            if let Some(slot) = &parts.slot
+                && slot.usage.set(self.core.idle_since(*id))
             {
                 slot.turned_idle();
             }
@@ -222,6 +240,7 @@ impl InstanceSupervisor {
             return;
         };
         let open = connection::open_channel(Arc::clone(handle));
+        let asked_at = Instant::now();
         ctx.spawn(open.into_actor(self).map(move |opened, act, ctx| {
             let Some(parts) = act.parts.get_mut(&tunnel) else {
                 return;
@@ -237,6 +256,7 @@ impl InstanceSupervisor {
                     act.feed(
                         Event::ChannelRefused {
                             tunnel,
+                            asked_at,
                             retry_after,
                             jitter,
                         },
@@ -257,7 +277,6 @@ impl InstanceSupervisor {
         temperature: TunnelTemperature,
         ctx: &mut Context<Self>,
     ) {
-        let grant_took = self.grant_took;
         let Some(parts) = self.parts.get_mut(&tunnel) else {
             return;
         };
@@ -269,8 +288,8 @@ impl InstanceSupervisor {
         let is_cold = temperature == TunnelTemperature::Cold;
         let facts = LeaseFacts {
             temperature,
-            grant_ms: grant_took.filter(|_| is_cold).map(milliseconds),
-            connect_ms: parts.ready_after.filter(|_| is_cold).map(milliseconds),
+            grant_ms: parts.grant_took.filter(|_| is_cold).map(milliseconds),
+            connect_ms: parts.connect_took.filter(|_| is_cold).map(milliseconds),
             channel_ms: Some(milliseconds(took)),
             aws_request_ids: AwsRequestIds {
                 key_push: parts.key_push_request_id.clone(),

@@ -13,6 +13,7 @@ async fn open_failed_means_busy() {
     let pause = Duration::from_millis(10);
     let refused = Event::ChannelRefused {
         tunnel: 1,
+        asked_at: table.now,
         retry_after: pause,
         jitter: 0.0,
     };
@@ -40,12 +41,17 @@ async fn a_login_that_gets_no_session_at_all_is_refused() {
     table.connect(1);
     let refused = Event::ChannelRefused {
         tunnel: 1,
+        asked_at: table.now,
         retry_after: Duration::from_millis(10),
         jitter: 0.0,
     };
     assert_eq!(
         table.on(refused),
-        ["close 1 every session refused", "refuse 1 login_refused"]
+        [
+            "close 1 every session refused",
+            "note login_refused",
+            "refuse 1 login_refused"
+        ]
     );
 }
 
@@ -80,8 +86,9 @@ async fn a_spare_is_kept_ready() {
 
 #[tokio::test]
 async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a_second_tunnel() {
-    let refused = || Event::ChannelRefused {
+    let refused = |asked_at| Event::ChannelRefused {
         tunnel: 1,
+        asked_at,
         retry_after: Duration::from_millis(10),
         jitter: 0.0,
     };
@@ -92,16 +99,21 @@ async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::Leases { tunnel: 1, live: 0 });
     assert_eq!(table.on(asks(2)), ["open 1"]);
+    let asked_at = table.now;
+    table.now += Duration::from_millis(250);
     assert_eq!(
-        table.on(refused()),
+        table.on(refused(asked_at)),
         [""; 0],
-        "none is open, but one was a moment ago"
+        "none is open, but one was when this was asked, however slow the link"
     );
     assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
-    table.now += Duration::from_millis(100);
     assert_eq!(
-        table.on(refused()),
-        ["close 1 every session refused", "refuse 2 login_refused"]
+        table.on(refused(table.now)),
+        [
+            "close 1 every session refused",
+            "note login_refused",
+            "refuse 2 login_refused"
+        ]
     );
 
     let mut table = Table::new(settings());
@@ -115,6 +127,6 @@ async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a
     }
     table.on(Event::Leases { tunnel: 1, live: 2 });
     assert_eq!(table.on(asks(4)), ["open 1"]);
-    assert_eq!(table.on(refused()), [""; 0]);
+    assert_eq!(table.on(refused(table.now)), [""; 0]);
     assert_eq!(table.pass(Duration::from_millis(10)), ["open 1"]);
 }

@@ -69,6 +69,8 @@ pub(crate) enum Event {
     },
     ChannelRefused {
         tunnel: TunnelId,
+        /// When the open was sent.
+        asked_at: Instant,
         retry_after: Duration,
         jitter: f64,
     },
@@ -97,6 +99,8 @@ pub(crate) enum Event {
     },
     /// No new leases on the tunnels there are.
     Drain,
+    /// The same, and those who wait have been cancelled.
+    Evict,
     /// The pin of the host key is another one now, or gone.
     HostKeyReplaced,
     Wake,
@@ -123,6 +127,14 @@ pub(crate) enum Effect {
     /// Tell the endpoint's budget that the tunnel is in use.
     KeepSlot {
         tunnel: TunnelId,
+    },
+    /// Tell it that the tunnel takes no new exec.
+    LeaveSlot {
+        tunnel: TunnelId,
+    },
+    /// A failure that the shell has not brought itself, for the log and for operators.
+    Note {
+        error: TunnelError,
     },
     Authenticate {
         tunnel: TunnelId,

@@ -49,13 +49,16 @@ impl SupervisorCore {
         self.backoff = Some(BackOff {
             until,
             failures,
+            after: self.last_tunnel,
             cause: Arc::new(error.clone()),
         });
         if failures == 1 && error.is_a_cut() {
             // A first cut is nobody's answer: whoever waits has time left, and waits for the next tunnel.
             return;
         }
-        if self.grant == Grant::Pushing {
+        // What broke may have broken for a reason that the key push knows; what says its reason is the answer.
+        let is_vague = error.is_a_cut() || matches!(error, TunnelError::Deadline { .. });
+        if is_vague && self.grant == Grant::Pushing {
             self.untold = Some(error.clone());
         } else {
             self.refuse_stranded(error, now);
@@ -83,7 +86,7 @@ impl SupervisorCore {
             return;
         }
         let error = match self.held_back(now) {
-            Some((until, _)) if error.retry_after().is_none() => TunnelError::BackingOff {
+            Some((until, _)) if error.retry_after().is_none() => TunnelError::JustFailed {
                 cause: Arc::new(error.clone()),
                 retry_after: until.saturating_duration_since(now),
             },
@@ -117,21 +120,22 @@ impl SupervisorCore {
     pub(super) fn on_channel_refused(
         &mut self,
         tunnel: TunnelId,
-        retry_after: Duration,
+        asked_at: Instant,
+        retry_at: Instant,
         jitter: f64,
         now: Instant,
     ) {
-        let retry_at = now + retry_after;
-        self.with_channels(tunnel, |channels| channels.refused(retry_at, now));
+        self.with_channels(tunnel, |channels| channels.refused(retry_at, asked_at));
         let is_bare = self
             .channels(tunnel)
-            .is_some_and(|channels| channels.in_use() == 0 && !channels.slot_may_be_late(now));
+            .is_some_and(|channels| channels.in_use() == 0 && !channels.slot_may_be_late(asked_at));
         if is_bare {
             // Nothing of ours is open, so no slot will come free: the login is good for nothing.
             self.close(tunnel, "every session refused");
             let error = TunnelError::LoginRefused {
                 reason: "every session is refused",
             };
+            self.effects.push(Effect::Note { error: error.clone() });
             self.on_connect_failed(&error, jitter, now);
         }
     }

@@ -13,9 +13,13 @@ use tokio::time::Instant;
 use super::endpoint_budget::Purpose;
 use super::failure::TunnelError;
 use super::grant::{Grant, GrantEvent};
-use super::refused_logins::RefusedLogins;
+use super::refused_logins::{LoginUnderWay, RefusedLogins};
 use super::state::{Channels, TunnelEvent, TunnelState};
 use crate::exec::TunnelTemperature;
+
+/// How often a login asks whether it is its turn, while those of other supervisors on the instance are under way: a login
+/// takes about as long.
+const LOGIN_TURN: Duration = Duration::from_millis(100);
 
 mod event;
 mod failures;
@@ -53,6 +57,8 @@ pub(crate) struct Tunnel {
     pub(crate) purpose: Purpose,
     /// Whether the endpoint has refused it before.
     endpoint_refused: bool,
+    /// While it logs in: others on the instance wait their turn.
+    login: Option<LoginUnderWay>,
     pub(crate) state: TunnelState,
 }
 
@@ -71,6 +77,8 @@ impl Tunnel {
 struct BackOff {
     until: Instant,
     failures: u32,
+    /// The latest tunnel when it failed: a channel on a later one shows that the failure is over.
+    after: TunnelId,
     cause: Arc<TunnelError>,
 }
 
@@ -135,6 +143,9 @@ impl SupervisorCore {
             Event::Handshaken { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Handshaken),
             Event::LoggedIn { tunnel } => {
                 let cap = self.settings.channel_cap;
+                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                    tunnel.login = None;
+                }
                 self.tunnel_on(tunnel, TunnelEvent::LoggedIn { now, cap });
             }
             Event::ConnectFailed {
@@ -148,22 +159,27 @@ impl SupervisorCore {
                 }
             }
             Event::ChannelOpened { tunnel } => {
-                self.backoff = None;
+                self.backoff.take_if(|backoff| backoff.after < tunnel);
                 self.with_channels(tunnel, |channels| channels.opened());
             }
             Event::ChannelRefused {
                 tunnel,
+                asked_at,
                 retry_after,
                 jitter,
-            } => self.on_channel_refused(tunnel, retry_after, jitter, now),
+            } => self.on_channel_refused(tunnel, asked_at, now + retry_after, jitter, now),
             Event::ChannelReturned { tunnel } => self.with_channels(tunnel, |channels| channels.spares += 1),
             Event::Leases { tunnel, live } => {
                 self.with_channels(tunnel, |channels| channels.recount(live, now))
             }
             Event::Poisoned { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Retire),
             Event::Lost { tunnel, jitter } => self.on_lost(tunnel, jitter, now),
-            Event::GiveWay { tunnel, if_second } => self.on_give_way(tunnel, if_second),
-            Event::Drain => self.retire_all(),
+            Event::GiveWay { tunnel, if_second } => self.on_give_way(tunnel, if_second, now),
+            Event::Drain => self.on_drain(),
+            Event::Evict => {
+                self.waiters.clear();
+                self.on_drain();
+            }
             Event::HostKeyReplaced => self.on_host_key_replaced(),
             Event::Wake => {}
             Event::Shutdown => self.on_shutdown(),
@@ -191,7 +207,11 @@ impl SupervisorCore {
             let due = [channels.retry_at, idle_end];
             due.into_iter().flatten().chain(self.next_ageing(channels))
         });
-        let dues = [waiter, grant, backoff].into_iter().flatten().chain(tunnels);
+        let turn = self.waits_for_its_turn().then_some(now + LOGIN_TURN);
+        let dues = [waiter, grant, backoff, turn]
+            .into_iter()
+            .flatten()
+            .chain(tunnels);
         // What is due and was not acted on waits for something else: a back-off that is over for a tunnel on its way.
         dues.filter(|due| now < *due).min()
     }
@@ -265,9 +285,15 @@ impl SupervisorCore {
         }
     }
 
+    fn on_drain(&mut self) {
+        self.retire_all();
+        self.close_connecting("drained");
+    }
+
     /// Whatever was checked against the old pin is not to be trusted, and what failed because of it may be tried again.
     fn on_host_key_replaced(&mut self) {
-        self.backoff = None;
+        self.backoff
+            .take_if(|backoff| matches!(*backoff.cause, TunnelError::HostKeyChanged { .. }));
         self.retire_all();
         self.close_connecting("host key pin was replaced");
     }
@@ -413,8 +439,12 @@ impl SupervisorCore {
 #[cfg(test)]
 mod channel_tests;
 #[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
 mod planning_tests;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod sharing_tests;
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,7 @@ impl SupervisorCore {
                 purpose,
                 endpoint_refused: false,
                 state: TunnelState::Locating,
+                login: None,
             },
         );
         self.effects.push(Effect::Locate { tunnel });
@@ -122,19 +123,50 @@ impl SupervisorCore {
         }
     }
 
+    /// Since when other instances may have the tunnel's connection. A successor that has yet to take over is not idle: it would
+    /// be dialled anew at once.
+    pub(crate) fn idle_since(&self, tunnel: TunnelId) -> Option<Instant> {
+        let channels = self.channels(tunnel)?;
+        let takes_over =
+            !channels.was_leased && self.ready().any(|(id, other)| id != tunnel && other.was_leased);
+        channels.idle_since.filter(|_| !takes_over)
+    }
+
+    /// A second tunnel that still waits for a connection when the first is gone is the first.
+    pub(super) fn promote_second(&mut self) {
+        if self.ready().next().is_some() {
+            return;
+        }
+        let waiting = self.tunnels.iter_mut().find(|(_, tunnel)| {
+            tunnel.purpose == Purpose::Second && matches!(tunnel.state, TunnelState::AwaitingSlot)
+        });
+        if let Some((id, tunnel)) = waiting {
+            tunnel.purpose = Purpose::First;
+            let (tunnel, purpose) = (*id, tunnel.purpose);
+            self.effects.push(Effect::RequestSlot { tunnel, purpose });
+        }
+    }
+
     /// Another instance needs the connection: an idle tunnel closes, and of two the one asked takes no new lease.
-    pub(super) fn on_give_way(&mut self, tunnel: TunnelId, if_second: bool) {
+    pub(super) fn on_give_way(&mut self, tunnel: TunnelId, if_second: bool, now: Instant) {
         let has_another = self.ready().any(|(id, _)| id != tunnel);
         let is_idle = match self.tunnels.get(&tunnel).map(|tunnel| &tunnel.state) {
-            Some(TunnelState::Ready(channels)) => channels.leased == 0 && self.waiters.is_empty(),
-            // It is closing already, or will when its last exec ends.
-            Some(TunnelState::Retiring(_)) | None => return,
+            Some(TunnelState::Ready(channels)) => {
+                channels.leased == 0
+                    && !self
+                        .waiters
+                        .iter()
+                        .any(|waiter| channels.serves(waiter.timeout, now))
+            }
+            Some(TunnelState::Retiring(_)) => return self.effects.push(Effect::LeaveSlot { tunnel }),
+            None => return,
             Some(_) => false,
         };
         if is_idle {
             self.close(tunnel, "another instance needs its connection");
         } else if if_second && has_another {
             self.tunnel_on(tunnel, TunnelEvent::Retire);
+            self.effects.push(Effect::LeaveSlot { tunnel });
         } else {
             self.effects.push(Effect::KeepSlot { tunnel });
         }

@@ -1,6 +1,6 @@
 //! Which tunnels there are: over their lives, and when an endpoint's connections or an instance's patience are short.
 
-use super::tests::{Table, asks, refused_login, settings};
+use super::tests::{Table, asks, changed, refused_login, settings};
 use super::*;
 use crate::tunnel::HostKeyError;
 
@@ -140,7 +140,7 @@ async fn a_successor_that_fails_costs_nobody_the_old_tunnel() {
     table.pass_to(start + Duration::from_secs(28));
     let failed = |tunnel| Event::ConnectFailed {
         tunnel,
-        error: TunnelError::HostKeyChanged,
+        error: changed(),
         jitter: 1.0,
     };
     assert_eq!(table.on(failed(2)), NOTHING);
@@ -151,11 +151,6 @@ async fn a_successor_that_fails_costs_nobody_the_old_tunnel() {
         "and is tried again"
     );
     table.on(failed(3));
-    table.on(Event::ChannelRefused {
-        tunnel: 1,
-        retry_after: Duration::ZERO,
-        jitter: 0.0,
-    });
 }
 
 #[tokio::test]
@@ -263,8 +258,13 @@ async fn the_second_tunnel_in_use_takes_no_new_lease_when_another_instance_has_n
     table.on(Event::ChannelOpened { tunnel: 2 });
     let give_way = |if_second| Event::GiveWay { tunnel: 2, if_second };
     assert_eq!(table.on(give_way(false)), ["keep slot 2"]);
-    assert_eq!(table.on(give_way(true)), NOTHING);
+    assert_eq!(table.on(give_way(true)), ["leave slot 2"]);
     assert_eq!(table.state(2), "retiring");
+    assert_eq!(
+        table.on(give_way(true)),
+        ["leave slot 2"],
+        "it will when its execs end"
+    );
     assert_eq!(
         table.on(Event::Leases { tunnel: 2, live: 0 }),
         ["close 2 retired"]
@@ -321,6 +321,7 @@ async fn refused_logins_count_over_all_logins_of_an_instance() {
         table.on(Event::Handshaken { tunnel: 1 }),
         [
             "close 1 the instance has refused too many logins lately",
+            "note login_refused",
             "refuse 1 login_refused"
         ]
     );
@@ -389,7 +390,7 @@ async fn a_replaced_host_key_is_tried_at_once() {
     table.pushed();
     table.on(Event::ConnectFailed {
         tunnel: 1,
-        error: TunnelError::HostKeyChanged,
+        error: changed(),
         jitter: 1.0,
     });
     assert_eq!(table.on(asks(2)), ["refuse 2 host_key_changed"]);

@@ -1,12 +1,15 @@
 //! Coming to rest after an event: who gets a channel, what is opened, pushed, logged in and closed.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::SupervisorCore;
 use super::event::{Effect, TunnelId};
+use super::{SupervisorCore, Tunnel};
 use crate::tunnel::failure::TunnelError;
 use crate::tunnel::grant::{Grant, GrantEvent};
-use crate::tunnel::state::{TunnelEvent, TunnelState};
+use crate::tunnel::refused_logins::Turn;
+use crate::tunnel::state::{Channels, TunnelEvent, TunnelState};
 
 impl SupervisorCore {
     pub(super) fn settle(&mut self, now: Instant) {
@@ -15,10 +18,14 @@ impl SupervisorCore {
         self.retire_aged(now);
         self.hand_over_spares(now);
         self.open_channels(now);
+        self.promote_second();
         self.dial_if_needed(now);
         self.log_in(now);
         self.leave_endpoint_queue(now);
         self.close_unused(now);
+        if self.tunnels.is_empty() && self.waiters.is_empty() {
+            self.longest_timeout = Duration::ZERO;
+        }
     }
 
     fn expire_waiters(&mut self, now: Instant) {
@@ -111,12 +118,15 @@ impl SupervisorCore {
             self.effects.push(Effect::ForgetKey);
         }
         // Not while an endpoint's connection is waited for: the key could be too old by then.
-        let is_wanted = self.tunnels.values().any(|tunnel| {
-            tunnel.state.is_connecting()
-                && !matches!(
-                    tunnel.state,
-                    TunnelState::AwaitingSlot | TunnelState::Authenticating { .. }
-                )
+        let is_wanted = self.tunnels.values().any(|tunnel| match tunnel.state {
+            TunnelState::Locating | TunnelState::Handshaking { .. } | TunnelState::AwaitingGrant { .. } => {
+                true
+            }
+            TunnelState::Dialing => !tunnel.endpoint_refused,
+            TunnelState::AwaitingSlot
+            | TunnelState::Authenticating { .. }
+            | TunnelState::Ready(_)
+            | TunnelState::Retiring(_) => false,
         });
         if is_wanted && self.grant == Grant::None && !is_authenticating {
             self.grant_on(GrantEvent::Push);
@@ -133,19 +143,41 @@ impl SupervisorCore {
         }
     }
 
-    /// Another login on the instance may have been refused while this tunnel was on its way.
+    /// Other logins on the instance may be under way, or have been refused while this tunnel was on its way.
     fn start_login(&mut self, tunnel: TunnelId, now: Instant) {
-        let Some(until) = self.refused_logins.blocked_until(now) else {
-            self.tunnel_on(tunnel, TunnelEvent::LoginStarted);
-            self.effects.push(Effect::Authenticate { tunnel });
-            return;
-        };
-        self.close(tunnel, "the instance has refused too many logins lately");
-        let error = TunnelError::BackingOff {
-            cause: self.too_many_refused_logins(),
-            retry_after: until.saturating_duration_since(now),
-        };
-        self.refuse_stranded(&error, now);
+        match self.refused_logins.turn(now) {
+            Turn::Yours(login) => {
+                self.tunnel_on(tunnel, TunnelEvent::LoginStarted);
+                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                    tunnel.login = Some(login);
+                }
+                self.effects.push(Effect::Authenticate { tunnel });
+            }
+            Turn::Wait => {}
+            Turn::Blocked(until) => {
+                self.close(tunnel, "the instance has refused too many logins lately");
+                let error = TunnelError::BackingOff {
+                    cause: self.too_many_refused_logins(),
+                    retry_after: until.saturating_duration_since(now),
+                };
+                self.effects.push(Effect::Note { error: error.clone() });
+                self.refuse_stranded(&error, now);
+            }
+        }
+    }
+
+    /// Whether a tunnel has all that its login needs, and is still not logging in.
+    pub(super) fn waits_for_its_turn(&self) -> bool {
+        let is_ready = |tunnel: &Tunnel| matches!(tunnel.state, TunnelState::AwaitingGrant { .. });
+        matches!(self.grant, Grant::Live { .. }) && self.tunnels.values().any(is_ready)
+    }
+
+    fn is_wanted(&self, channels: &Channels, now: Instant) -> bool {
+        channels.opening > 0
+            || self
+                .waiters
+                .iter()
+                .any(|waiter| channels.serves(waiter.timeout, now))
     }
 
     fn close_unused(&mut self, now: Instant) {
@@ -156,9 +188,10 @@ impl SupervisorCore {
             .filter_map(|(id, tunnel)| match &tunnel.state {
                 TunnelState::Retiring(channels) if channels.leased == 0 => Some((*id, "retired")),
                 TunnelState::Ready(channels)
-                    if channels
-                        .idle_since
-                        .is_some_and(|since| since + idle_timeout <= now) =>
+                    if !self.is_wanted(channels, now)
+                        && channels
+                            .idle_since
+                            .is_some_and(|since| since + idle_timeout <= now) =>
                 {
                     Some((*id, "idle"))
                 }

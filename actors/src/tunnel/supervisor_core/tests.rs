@@ -93,6 +93,8 @@ fn name(effect: &Effect) -> String {
         Effect::Locate { tunnel } => format!("locate {tunnel}"),
         Effect::RequestSlot { tunnel, purpose } => format!("request slot {tunnel} {}", purpose.name()),
         Effect::KeepSlot { tunnel } => format!("keep slot {tunnel}"),
+        Effect::LeaveSlot { tunnel } => format!("leave slot {tunnel}"),
+        Effect::Note { error } => format!("note {}", error.code().as_str()),
         Effect::Dial { tunnel } => format!("dial {tunnel}"),
         Effect::Authenticate { tunnel } => format!("log in {tunnel}"),
         Effect::OpenChannel { tunnel } => format!("open {tunnel}"),
@@ -103,6 +105,13 @@ fn name(effect: &Effect) -> String {
         } => format!("give {ask} of {tunnel} {temperature:?}"),
         Effect::Refuse { ask, error } => format!("refuse {ask} {}", error.code().as_str()),
         Effect::Close { tunnel, reason } => format!("close {tunnel} {reason}"),
+    }
+}
+
+pub(super) fn changed() -> TunnelError {
+    TunnelError::HostKeyChanged {
+        shown: "ssh-ed25519 SHA256:1".to_owned(),
+        pinned: "ssh-ed25519 SHA256:2".to_owned(),
     }
 }
 
@@ -219,7 +228,7 @@ async fn failures_are_told_to_all_and_backed_off_from() {
     table.pushed();
     let failed = |tunnel| Event::ConnectFailed {
         tunnel,
-        error: TunnelError::HostKeyChanged,
+        error: changed(),
         jitter: 1.0,
     };
     assert_eq!(
@@ -262,92 +271,6 @@ async fn a_failed_push_ends_what_waits_for_it() {
     });
     assert_eq!(effects, ["close 1 key push failed", "refuse 1 login_refused"]);
     assert_eq!(table.core.grant(), &Grant::None);
-}
-
-/// A stopped instance fails both: the endpoint can't reach it, and the key push knows why.
-#[tokio::test]
-async fn the_key_push_has_the_last_word_on_a_failed_dial() {
-    let failed = || Event::ConnectFailed {
-        tunnel: 1,
-        error: TunnelError::LoginPenalised,
-        jitter: 0.0,
-    };
-    let mut table = Table::new(settings());
-    table.on(asks(1));
-    assert_eq!(table.on(failed()), [""; 0], "the push is still under way");
-    let effects = table.on(Event::KeyPushFailed {
-        error: refused_login(),
-        jitter: 0.0,
-    });
-    assert_eq!(effects, ["refuse 1 login_refused"]);
-    assert_eq!(table.core.failures(), 1, "one try is one failure");
-
-    let mut table = Table::new(settings());
-    table.on(asks(1));
-    table.on(failed());
-    assert_eq!(table.pushed(), ["refuse 1 login_penalised"]);
-}
-
-fn cut() -> TunnelError {
-    TunnelError::Handshake {
-        peer_said: None,
-        source: None,
-    }
-}
-
-/// One cut is absorbed for those who wait; the second is their answer. Newcomers hear of it at once.
-#[tokio::test]
-async fn a_connection_cut_on_its_way_up_is_tried_once_more() {
-    let failed = |tunnel| Event::ConnectFailed {
-        tunnel,
-        error: cut(),
-        jitter: 1.0,
-    };
-    let mut table = Table::new(settings());
-    table.on(asks(1));
-    table.pushed();
-    assert_eq!(table.on(failed(1)), [""; 0]);
-    assert_eq!(table.core.awaited(table.now).unwrap().1, "retry");
-    assert_eq!(table.on(asks(2)), ["refuse 2 target_unreachable"]);
-    assert_eq!(
-        table.core.next_wake(table.now),
-        Some(table.now + Duration::from_secs(1))
-    );
-    assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
-    assert_eq!(table.on(failed(2)), ["refuse 1 target_unreachable"]);
-
-    let mut table = Table::new(settings());
-    table.on(asks(1));
-    assert_eq!(table.on(failed(1)), [""; 0]);
-    let error = refused_login();
-    let jitter = 0.0;
-    assert_eq!(
-        table.on(Event::KeyPushFailed { error, jitter }),
-        ["refuse 1 login_refused"],
-        "the key push still has the last word"
-    );
-}
-
-/// An sshd that hangs up on everyone right after the login must not be dialled without end.
-#[tokio::test]
-async fn a_tunnel_lost_before_it_carried_anything_counts_as_a_failure() {
-    let mut table = Table::new(settings());
-    table.on(asks(1));
-    table.pushed();
-    table.connect(1);
-    let lost = |tunnel| Event::Lost { tunnel, jitter: 1.0 };
-    assert_eq!(table.on(lost(1)), [""; 0]);
-    assert_eq!(table.pass(Duration::from_secs(1)), ["dial 2"]);
-    table.connect(2);
-    assert_eq!(
-        table.on(lost(2)),
-        ["refuse 1 target_unreachable"],
-        "it never had a tunnel to lose"
-    );
-    assert_eq!(
-        table.core.retry_at(table.now),
-        Some(table.now + Duration::from_secs(2))
-    );
 }
 
 #[tokio::test]
