@@ -113,7 +113,7 @@ def started_emulator(processes: Processes, name: str, command: list[str], instan
     printed = processes.start(
         name,
         command,
-        rf"(?s)key push:\s+(\S+)\nopen tunnel:\s+(\S+)\nendpoint:\s+(\S+)\n(.*{last})",
+        rf"(?s)key push:\s+(\S+)\n.*open tunnel:\s+(\S+)\nendpoint:\s+(\S+)\n(.*{last})",
         environment,
     )
     found = {}
