@@ -58,8 +58,8 @@ pub(crate) struct Transport {
     pub(crate) host_key: HostKey,
     /// Whether that was checked against a pin.
     pub(crate) was_pinned: bool,
-    /// Ends when the connection does.
-    pub(crate) lost: oneshot::Receiver<()>,
+    /// Ends when the connection does, with the reason where russh has one.
+    pub(crate) lost: oneshot::Receiver<String>,
     /// Whether the peer ended the connection by a message of SSH's.
     hung_up: Arc<AtomicBool>,
 }
@@ -157,7 +157,7 @@ pub(crate) async fn handshake(
         pinned: pinned.clone(),
         shown: Arc::clone(&shown),
         hung_up: Arc::clone(&hung_up),
-        _lost: lost_guard,
+        lost: Some(lost_guard),
     };
     let connected = within(
         "SSH handshake",
@@ -314,7 +314,8 @@ pub(crate) struct TransportHandler {
     pinned: Option<HostKey>,
     shown: Arc<Mutex<Option<HostKey>>>,
     hung_up: Arc<AtomicBool>,
-    _lost: oneshot::Sender<()>,
+    /// Takes the reason; dropped without one when russh gives none.
+    lost: Option<oneshot::Sender<String>>,
 }
 
 impl client::Handler for TransportHandler {
@@ -340,6 +341,21 @@ impl client::Handler for TransportHandler {
 
     /// Comes before russh ends whatever waits for an answer.
     async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {
+        let told = match &reason {
+            DisconnectReason::ReceivedDisconnect(goodbye) => {
+                let text: String = goodbye
+                    .message
+                    .chars()
+                    .filter(|letter| !letter.is_control())
+                    .collect();
+                format!("the instance said goodbye: {:?} {text}", goodbye.reason_code)
+            }
+            DisconnectReason::Error(error) => error.to_string(),
+        };
+        if let Some(lost) = self.lost.take() {
+            // Nobody listens before the login, whose own error says more.
+            lost.send(told).ok();
+        }
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => {
                 self.hung_up.store(true, Ordering::Release);

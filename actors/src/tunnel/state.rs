@@ -71,7 +71,10 @@ pub(crate) enum TunnelEvent {
 
 impl TunnelState {
     /// The next state; gives the state back unchanged when the event does not belong to it.
-    #[expect(clippy::result_large_err, reason = "the state itself is given back, and kept nowhere")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the state itself is given back, and kept nowhere"
+    )]
     pub(crate) fn after(self, event: TunnelEvent) -> Result<Self, Self> {
         match (self, event) {
             (Self::Locating, TunnelEvent::LocatedEndpoint)

@@ -251,7 +251,7 @@ impl InstanceSupervisor {
             transport
                 .lost
                 .into_actor(self)
-                .map(move |_, act, ctx| act.lost(tunnel, ctx)),
+                .map(move |reason, act, ctx| act.lost(tunnel, reason.ok(), ctx)),
         );
         self.feed(Event::LoggedIn { tunnel }, ctx);
     }
@@ -274,14 +274,19 @@ impl InstanceSupervisor {
         }
     }
 
-    pub(super) fn lost(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
+    /// `reason` is the connection's own, where it gave one.
+    pub(super) fn lost(&mut self, tunnel: TunnelId, reason: Option<String>, ctx: &mut Context<Self>) {
         if let Some(parts) = self.parts.remove(&tunnel) {
             parts.switch.cut();
-            self.note_failure(&if self.core.was_of_use(tunnel) {
+            let error = if self.core.was_of_use(tunnel) {
                 TunnelError::Lost
             } else {
                 TunnelError::LostUnused
-            });
+            };
+            self.note(
+                error.code(),
+                reason.map_or_else(|| error.to_string(), |reason| format!("{error}: {reason}")),
+            );
             let jitter = connection::jitter();
             self.feed(Event::Lost { tunnel, jitter }, ctx);
         }

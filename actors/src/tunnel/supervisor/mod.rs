@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::clock::Clock;
-use crate::exec::{AwsRequestIds, LeaseFacts, TunnelTemperature, milliseconds};
+use crate::exec::{AwsRequestIds, ErrorCode, LeaseFacts, TunnelTemperature, milliseconds};
 use crate::instance::InstanceTarget;
 use crate::tunnel::boundary::{Dialer, HostKeys, KeyGrants, Location, Locator};
 use crate::tunnel::connection::{self, OpenError, Transport, TransportHandler};
@@ -198,15 +198,18 @@ impl InstanceSupervisor {
     }
 
     fn note_failure(&mut self, error: &TunnelError) {
-        let message = chain(error);
+        self.note(error.code(), chain(error));
+    }
+
+    fn note(&mut self, code: ErrorCode, message: String) {
         tracing::warn!(
             instance = %self.target.instance,
-            code = error.code().as_str(),
+            code = code.as_str(),
             cause = message,
             "tunnel failed"
         );
         self.last_error = Some(LastError {
-            code: error.code(),
+            code,
             message,
             at: self.around.clock.now(),
         });
@@ -265,7 +268,7 @@ impl InstanceSupervisor {
                 }
                 // What became of the channel is not known: no new leases, and those on it may end.
                 Err(OpenError::Unanswered) => act.feed(Event::Poisoned { tunnel }, ctx),
-                Err(OpenError::Broken) => act.lost(tunnel, ctx),
+                Err(OpenError::Broken) => act.lost(tunnel, None, ctx),
             }
         }));
     }
