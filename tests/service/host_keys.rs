@@ -141,7 +141,7 @@ async fn a_reinstalled_instance_is_refused_until_its_pin_is_forgotten() {
     })
     .await;
 
-    // The second one is held back, and is told the same.
+    // Whoever comes after the first, held back or not, is told the same.
     for _ in 0..2 {
         let refused = app.run(json!({"cmd": ["true"]})).await;
         let exec = refused.exec_of_problem(502, "host_key_changed");
