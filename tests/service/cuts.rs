@@ -2,13 +2,13 @@
 //!
 //! An instance with one channel makes the steps certain: one exec holds the channel, and the others wait behind it.
 
-use adit_actors::exec::{EndedBy, Exec, Outcome, Ran};
+use adit_actors::exec::{EndedBy, Outcome, Ran};
 use adit_emulator::{Cut, CutAt, Faults, Times};
 use futures_util::future::join_all;
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 use tokio::time::{Duration, timeout};
 
+use crate::ledger::{HELD, Ledger, assert_lost, exec_of};
 use crate::streaming::Streaming;
 use crate::support::api::{Answer, Frames};
 use crate::support::app::Setup;
@@ -16,9 +16,7 @@ use crate::support::{Backend, INSTANCE, TestApp, wait};
 
 const WAITERS: usize = 5;
 
-/// Goes on until it is let go.
-const HELD: &str = r#"echo going; until [ -e "$2/go" ]; do sleep 0.05; done; echo done"#;
-/// The same, and then prints more than [`ENOUGH`].
+/// [`HELD`], and then prints more than [`ENOUGH`].
 const HELD_THEN_PRINTS: &str =
     r#"echo going; until [ -e "$2/go" ]; do sleep 0.05; done; head -c 9000 /dev/zero | tr '\0' x"#;
 /// The same, with nothing left to come but its exit status.
@@ -26,34 +24,6 @@ const HELD_THEN_EXITS: &str =
     r#"echo going; exec >&- 2>&-; until [ -e "$2/go" ]; do sleep 0.05; done; exit 7"#;
 /// Bytes of output, Adit's own line on stderr included.
 const ENOUGH: u64 = 4_096;
-
-/// Every command begins by writing its name down, so that none can run twice unseen.
-struct Ledger {
-    directory: TempDir,
-}
-
-impl Ledger {
-    fn new() -> Self {
-        Self {
-            directory: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn request(&self, name: &str, script: &str) -> Value {
-        let script = format!("echo \"$1\" >> \"$2/began\"; {script}");
-        let directory = self.directory.path().to_str().unwrap();
-        json!({"cmd": ["sh", "-c", script, "sh", name, directory], "timeout_s": 120})
-    }
-
-    fn let_go(&self) {
-        std::fs::write(self.directory.path().join("go"), "").unwrap();
-    }
-
-    fn times_begun(&self, name: &str) -> usize {
-        let began = std::fs::read_to_string(self.directory.path().join("began")).unwrap();
-        began.lines().filter(|line| *line == name).count()
-    }
-}
 
 /// Which tunnel meets the fault.
 #[derive(Clone, Copy)]
@@ -111,26 +81,6 @@ async fn play(faults: Faults, meets: Meets, held: &str) -> Aftermath {
     }
 }
 
-/// The exec in an answer, whatever its status.
-fn exec_of(answer: &Answer) -> Exec {
-    let body = answer.json();
-    let exec = if answer.status == 200 {
-        &body
-    } else {
-        &body["exec"]
-    };
-    serde_json::from_value(exec.clone()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
-}
-
-fn assert_lost(exec: &Exec) {
-    assert_eq!(
-        (exec.outcome, exec.ended_by, exec.exit_code),
-        (Some(Outcome::TunnelLost), Some(EndedBy::TunnelLost), None),
-        "{exec:?}"
-    );
-    assert_eq!(serde_json::to_value(&exec.error).unwrap()["code"], "tunnel_lost");
-}
-
 impl Aftermath {
     fn assert_held_is_lost(&self) {
         let exec = self.held.exit();
@@ -185,23 +135,7 @@ impl Aftermath {
         .await;
         assert_eq!(again.json()["stdout"], "again\n");
 
-        let rows = app.rows().await;
-        assert_eq!(rows.len(), execs.len(), "{rows:#?}");
-        for (name, exec) in &execs {
-            let begun = ledger.times_begun(name);
-            let is_true = match exec.ran {
-                Ran::No => begun == 0,
-                Ran::Yes => begun == 1,
-                Ran::Unknown => begun <= 1,
-            };
-            assert!(is_true, "`{name}` began {begun} times: {exec:?}");
-            assert!(exec.audit.committed, "{exec:?}");
-            let row = rows.iter().find(|row| row.id == exec.exec_id).unwrap();
-            let is_ok = exec.outcome == Some(Outcome::Exited);
-            assert_eq!(row.status, if is_ok { "ok" } else { "error" }, "{row:?}");
-            let stored: Exec = serde_json::from_value(row.response_body.clone().unwrap()).unwrap();
-            assert_eq!((stored.outcome, stored.ran), (exec.outcome, exec.ran), "{row:?}");
-        }
+        ledger.assert_rows_are_true(&app, &execs).await;
         app.finish().await;
     }
 }

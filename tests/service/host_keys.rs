@@ -125,3 +125,50 @@ async fn a_pin_of_another_region_is_another_instances() {
     echo(&app, "here").await;
     app.finish().await;
 }
+
+/// What was installed anew makes itself a new key. Nobody can tell that from somebody in between.
+#[actix_rt::test]
+async fn a_reinstalled_instance_is_refused_until_its_pin_is_forgotten() {
+    let app = TestApp::start(Backend::InProcess).await;
+    echo(&app, "one").await;
+    let pin = shown(&app).await;
+    let new = HostKey::generate();
+    let new_line = new.public_openssh().unwrap();
+    assert!(app.emulator.set_host_key(INSTANCE, new));
+    assert_eq!(app.emulator.cut_tunnels(INSTANCE), 1);
+    wait::until_true("the service knows that its tunnel is lost", async || {
+        app.tunnels().await["data"][0]["tunnels"] == json!([])
+    })
+    .await;
+
+    // Whoever comes after the first, held back or not, is told the same.
+    for _ in 0..2 {
+        let refused = app.run(json!({"cmd": ["true"]})).await;
+        let exec = refused.exec_of_problem(502, "host_key_changed");
+        assert_eq!(
+            (exec.ran, exec.outcome),
+            (Ran::No, Some(Outcome::Failed)),
+            "{exec:?}"
+        );
+    }
+    let counters = app.emulator.counters();
+    assert_eq!(counters.commands_started, 1, "only the first: {counters:?}");
+    assert_eq!(counters.login_attempts, 1, "no key is shown to it: {counters:?}");
+    assert_eq!(shown(&app).await, pin, "the refusals change no pin");
+
+    let forgotten = app.admin("DELETE", &path(), None).await;
+    assert_eq!(forgotten.status, 200, "{forgotten:?}");
+    assert_eq!(forgotten.json()["forgotten"], pin);
+    // At once: the refusal is not backed off from any more.
+    echo(&app, "trusted").await;
+    let pinned_anew = shown(&app).await;
+    assert_eq!(
+        (&pinned_anew["key"], &pinned_anew["provenance"]),
+        (&json!(new_line), &json!("first_use"))
+    );
+    let rows = app.rows().await;
+    let statuses: Vec<&str> = rows.iter().map(|row| row.status.as_str()).collect();
+    assert_eq!(statuses, ["ok", "error", "error", "ok"], "{rows:#?}");
+    assert_eq!(app.emulator.counters().commands_started, 2);
+    app.finish().await;
+}
