@@ -10,6 +10,7 @@ mod emulator;
 mod emulator_faults;
 pub mod exec;
 mod failure;
+mod host_key_file;
 pub mod hostkey;
 mod logging;
 mod migrate;
