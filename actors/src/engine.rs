@@ -209,10 +209,10 @@ impl Engine {
         self.pool.snapshots(|_| true).await
     }
 
-    /// The same for one instance id: one snapshot a login, and a region, that use it.
-    pub async fn tunnels_of(&self, instance_id: &str) -> Vec<InstanceSnapshot> {
+    /// The same for one instance id, in one region or in all: one snapshot a login, and a region, that use it.
+    pub async fn tunnels_of(&self, instance_id: &str, region: Option<&str>) -> Vec<InstanceSnapshot> {
         self.pool
-            .snapshots(|instance| instance.instance_id == instance_id)
+            .snapshots(|instance| is_named(instance, instance_id, region))
             .await
     }
 
@@ -221,24 +221,28 @@ impl Engine {
         self.pool.endpoints().await
     }
 
-    /// Lets no new exec onto the tunnels that an instance id has now; each closes when its last exec ends. Execs that come
-    /// later get a new tunnel. Says how many supervisors (one a login and region) there are; 0 is an unknown instance.
+    /// Lets no new exec onto the tunnels that an instance id has now, in one region or in all; each closes when its last exec
+    /// ends. Execs that come later get a new tunnel. Says how many supervisors (one a login and region) there are, with
+    /// tunnels or without; 0 is an unknown instance.
     #[must_use]
-    pub fn drain(&self, instance_id: &str) -> usize {
+    pub fn drain(&self, instance_id: &str, region: Option<&str>) -> usize {
         self.pool
-            .tell(|instance| instance.instance_id == instance_id, || Drain)
+            .tell(|instance| is_named(instance, instance_id, region), || Drain)
     }
 
     /// The same, and the execs that run or wait there end as cancelled, by [`EndedBy::Evict`]. The count is of supervisors.
     #[must_use]
-    pub fn evict(&self, instance_id: &str) -> usize {
-        let execs = self
-            .live
-            .cancel_where(EndedBy::Evict, |instance| instance.instance_id == instance_id);
-        let supervisors = self
-            .pool
-            .tell(|instance| instance.instance_id == instance_id, || Evict);
-        tracing::info!(instance_id, execs, supervisors, "evicting an instance's tunnels");
+    pub fn evict(&self, instance_id: &str, region: Option<&str>) -> usize {
+        let is_meant = |instance: &InstanceKey| is_named(instance, instance_id, region);
+        let execs = self.live.cancel_where(EndedBy::Evict, is_meant);
+        let supervisors = self.pool.tell(is_meant, || Evict);
+        tracing::info!(
+            instance_id,
+            region,
+            execs,
+            supervisors,
+            "evicting an instance's tunnels"
+        );
         supervisors
     }
 
@@ -286,6 +290,10 @@ impl Engine {
         self.arbiters.stop();
         unwritten
     }
+}
+
+fn is_named(instance: &InstanceKey, instance_id: &str, region: Option<&str>) -> bool {
+    instance.instance_id == instance_id && region.is_none_or(|region| instance.region == region)
 }
 
 impl std::fmt::Debug for Engine {

@@ -35,13 +35,44 @@ pub struct InstanceConnectKeyGrants {
     clients: DashMap<String, Client>,
 }
 
-/// The SDK's error with the request id that AWS support asks for.
+/// Why a push gave no grant, as an operator reads it, with the request id that AWS support asks for.
 #[derive(Debug, Error)]
-#[error("SendSSHPublicKey failed (AWS request id `{}`)", request_id.as_deref().unwrap_or("none"))]
-struct KeyPushFailure {
-    request_id: Option<String>,
-    #[source]
-    source: SdkError<SendSSHPublicKeyError>,
+enum KeyPushFailure {
+    /// An answer that says so. The SDK's own error is not kept: it has no text but the `Debug` output of these fields.
+    #[error(
+        "EC2 Instance Connect answered {status} `{}`: {:?} (AWS request id `{}`)",
+        code.as_deref().unwrap_or("none"),
+        message.as_deref().unwrap_or_default(),
+        request_id.as_deref().unwrap_or("none")
+    )]
+    Refused {
+        status: u16,
+        code: Option<String>,
+        message: Option<String>,
+        request_id: Option<String>,
+    },
+    /// No answer, or none that is HTTP of this operation's.
+    #[error("EC2 Instance Connect gave no usable answer (AWS request id `{}`)", request_id.as_deref().unwrap_or("none"))]
+    Unanswered {
+        request_id: Option<String>,
+        #[source]
+        source: SdkError<SendSSHPublicKeyError>,
+    },
+}
+
+impl From<SdkError<SendSSHPublicKeyError>> for KeyPushFailure {
+    fn from(error: SdkError<SendSSHPublicKeyError>) -> Self {
+        let request_id = error.request_id().map(str::to_owned);
+        match error {
+            SdkError::ServiceError(answer) => Self::Refused {
+                status: answer.raw().status().as_u16(),
+                code: answer.err().code().map(str::to_owned),
+                message: answer.err().message().map(str::to_owned),
+                request_id,
+            },
+            source => Self::Unanswered { request_id, source },
+        }
+    }
 }
 
 impl InstanceConnectKeyGrants {
@@ -131,10 +162,7 @@ fn grant_error(error: SdkError<SendSSHPublicKeyError>) -> GrantError {
         // The SDK's enum is open.
         _ => Kind::Unreachable,
     };
-    let source = Box::new(KeyPushFailure {
-        request_id: error.request_id().map(str::to_owned),
-        source: error,
-    });
+    let source = Box::new(KeyPushFailure::from(error));
     match kind {
         Kind::Denied => GrantError::Denied(source),
         Kind::InstanceNotFound => GrantError::InstanceNotFound(source),

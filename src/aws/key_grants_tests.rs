@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit_actors::clock::Clock;
 use adit_actors::instance::InstanceKey;
+use adit_actors::tunnel::chain;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -186,6 +187,32 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_each_thing_once() {
+    let denial =
+        r#"{"__type":"AccessDeniedException","Message":"User: arn:aws:iam::1:user/x is not authorized"}"#;
+    for (body, text) in [
+        (
+            denial,
+            "key push was denied: EC2 Instance Connect answered 400 `AccessDeniedException`: \"User: \
+             arn:aws:iam::1:user/x is not authorized\" (AWS request id `req-1`)",
+        ),
+        (
+            r#"{"__type":"EC2InstanceNotFoundException","message":"no such"}"#,
+            "key push found no such instance: EC2 Instance Connect answered 400 \
+             `EC2InstanceNotFoundException`: \"no such\" (AWS request id `req-1`)",
+        ),
+        (
+            "no JSON",
+            "key push did not reach EC2 Instance Connect: EC2 Instance Connect answered 400 `none`: \"\" \
+             (AWS request id `req-1`)",
+        ),
+    ] {
+        let service = service(400, body).await;
+        assert_eq!(chain(&push(&service.url).await.unwrap_err()), text);
+    }
+}
+
+#[tokio::test]
 async fn throttling_and_faults_are_tried_again_first() {
     let table = [
         (
@@ -220,5 +247,11 @@ async fn nobody_listening_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    assert_eq!(kind(&push(&url).await.unwrap_err()), Kind::Unreachable);
+    let error = push(&url).await.unwrap_err();
+    assert_eq!(kind(&error), Kind::Unreachable);
+    let text = chain(&error);
+    assert!(
+        text.contains("no usable answer") && text.contains("refused"),
+        "{text}"
+    );
 }

@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 use super::failure::CliError;
+use super::host_key_file;
 
 /// The store's file, by which a data directory is known.
 const DATABASE: &str = "adit.db";
@@ -85,17 +86,7 @@ impl DataDirectory {
 
     /// The emulated instance's host key: the same at every start, as Adit pins it.
     pub(super) fn host_key(&self) -> Result<HostKey, CliError> {
-        let path = self.file("host_key");
-        let unusable = |source| CliError::HostKey {
-            path: path.clone(),
-            source,
-        };
-        if let Some(text) = self.read("host_key")? {
-            return HostKey::from_openssh(&text).map_err(unusable);
-        }
-        let key = HostKey::generate();
-        self.write("host_key", &key.to_openssh().map_err(unusable)?)?;
-        Ok(key)
+        host_key_file::read_or_make(&self.file("host_key"))
     }
 
     /// What was kept at an earlier start. A file that was changed beyond use counts as none: its tokens are only

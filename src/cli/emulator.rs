@@ -8,6 +8,7 @@ use adit_emulator::{Credentials, Emulator, Endpoint, Instance, InstanceBackend, 
 
 use super::emulator_faults::FaultArgs;
 use super::failure::CliError;
+use super::host_key_file;
 use super::logging;
 use super::signals::StopRequests;
 use crate::settings::Log;
@@ -28,6 +29,7 @@ Examples:
   adit emulator --instance i-0fedcba9876543210=127.0.0.1:2222 --authorized-keys-dir /run/keys
   adit emulator --rtt 50 --grant-latency 3000 --throttle-grants 2
   adit emulator --cut-tunnels 1 --cut-at output:4096
+  adit emulator --host-key other_host_key      a changed host key, where it ran with another file before
   aws ec2-instance-connect send-ssh-public-key --endpoint-url http://127.0.0.1:4566 \\
       --instance-id i-0123456789abcdef0 --instance-os-user \"$(id -un)\" --ssh-public-key file://key.pub")]
 pub(super) struct Args {
@@ -67,6 +69,10 @@ struct Instances {
     /// Directory that pushed keys are written to, a file for each login name; it must exist.
     #[arg(long, value_name = "DIR", requires = "instances")]
     authorized_keys_dir: Option<PathBuf>,
+    /// Host key of the instance without an sshd: an OpenSSH private key, not encrypted; made if it is not there. A restart
+    /// with the same file keeps the key, and with another file it is a changed host key. Without this each start has a new one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["instances", "authorized_keys_dir"])]
+    host_key: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -165,7 +171,12 @@ fn identity(listener: &Listener) -> Result<Option<TlsIdentity>, CliError> {
 
 async fn instances(args: Instances) -> Result<Vec<Instance>, CliError> {
     let Some(directory) = args.authorized_keys_dir else {
-        return Ok(vec![instance_of_the_current_user()]);
+        let mut instance = instance_of_the_current_user();
+        if let Some(file) = &args.host_key {
+            let host_key = host_key_file::read_or_make(file)?;
+            instance.backend = InstanceBackend::InProcess { host_key };
+        }
+        return Ok(vec![instance]);
     };
     if !directory.is_dir() {
         return Err(CliError::Usage(format!(
@@ -237,7 +248,37 @@ fn credentials() -> Result<Credentials, CliError> {
 
 #[cfg(test)]
 mod tests {
-    use super::external;
+    use adit_emulator::InstanceBackend;
+    use clap::Parser;
+
+    use super::{Args, external, instances};
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[tokio::test]
+    async fn the_instance_shows_the_host_key_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let key_of = async |name: &str| {
+            let file = directory.path().join(name);
+            let flags = Flags::parse_from(["emulator", "--host-key", file.to_str().unwrap()]);
+            let instances = instances(flags.args.instances).await.unwrap();
+            match &instances[0].backend {
+                InstanceBackend::InProcess { host_key } => host_key.public_openssh().unwrap(),
+                InstanceBackend::External { .. } => unreachable!("no `--instance` was given"),
+            }
+        };
+        let first = key_of("first").await;
+        assert_eq!(key_of("first").await, first);
+        assert_ne!(key_of("second").await, first);
+        let sshd = ["--instance", "i-01234567=h:1", "--authorized-keys-dir", "."];
+        let mixed = ["emulator", "--host-key", "first"].into_iter().chain(sshd);
+        let refusal = Flags::try_parse_from(mixed).unwrap_err().to_string();
+        assert!(refusal.contains("--host-key <FILE>' cannot be used"), "{refusal}");
+    }
 
     #[test]
     fn instances_are_id_and_address() {

@@ -13,6 +13,8 @@ use crate::http::admin_wire::HostKeyPin;
 use crate::store::Provenance;
 use key_text::KeyText;
 
+pub(super) use key_text::is_private_key;
+
 /// What `ssh-keyscan` prints of a few hosts is some kilobytes; whatever is larger is another file.
 const MAX_FILE: u64 = 1_048_576;
 
@@ -61,8 +63,13 @@ struct PinArgs {
     instance: String,
     /// A public key or known_hosts line; or @FILE, or - for standard input, with what ssh-keyscan prints: of several types
     /// the first of ed25519, ecdsa and rsa is pinned
-    #[arg(required = true, num_args = 1.., value_name = "KEY")]
-    key: Vec<String>,
+    // What begins with a hyphen is a private key that was taken for the public one: as an option, clap would print it.
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
+    key: String,
+    /// The other words of a line without quotes
+    // Apart from the first word, so that options may stand behind them.
+    #[arg(value_name = "WORD", hide = true)]
+    words: Vec<String>,
     /// AWS region [default: the service's]
     #[arg(long)]
     region: Option<String>,
@@ -98,7 +105,8 @@ async fn act(command: Command) -> Result<String, String> {
     match command {
         Command::Show(args) => show(&client, &args).await,
         Command::Pin(args) => {
-            let key = key_text::key_of(&text_of(KeyText::of(&args.key)).await?)?;
+            let words: Vec<String> = [args.key].into_iter().chain(args.words).collect();
+            let key = key_text::key_of(&text_of(KeyText::of(&words)).await?)?;
             let answer = client
                 .pin_host_key(&args.instance, args.region.as_deref(), key)
                 .await

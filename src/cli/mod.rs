@@ -10,6 +10,7 @@ mod emulator;
 mod emulator_faults;
 pub mod exec;
 mod failure;
+mod host_key_file;
 pub mod hostkey;
 mod logging;
 mod migrate;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use failure::CliError;
+use hostkey::is_private_key;
 
 /// Run one command on one EC2 instance for one tenant, over EC2 Instance Connect, and audit it.
 #[derive(Debug, Parser)]
@@ -79,10 +81,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints what clap has to say: help and version are no failures.
+/// Prints what clap has to say: help and version are no failures. Where a private key stands among the arguments it would
+/// print that too, several times.
 fn explain(refusal: &clap::Error) -> ExitCode {
-    // A terminal that is gone can't be told.
-    refusal.print().ok();
+    let has_private_key = std::env::args_os().any(|argument| is_private_key(&argument.to_string_lossy()));
+    if refusal.use_stderr() && has_private_key {
+        eprintln!(
+            "adit: the arguments can't be understood; a private key is among them, so they are not repeated here"
+        );
+    } else {
+        // A terminal that is gone can't be told.
+        refusal.print().ok();
+    }
     let is_exec = std::env::args_os()
         .nth(1)
         .is_some_and(|command| command == "exec");

@@ -59,8 +59,11 @@ enum Change {
 
 #[derive(Clone, Debug, clap::Args)]
 struct ChangeArgs {
-    /// Id of the EC2 instance, in whichever region
+    /// Id of the EC2 instance
     instance: String,
+    /// AWS region [default: every region]
+    #[arg(long)]
+    region: Option<String>,
     /// Print how its tunnels stand then as JSON
     #[arg(long)]
     json: bool,
@@ -85,8 +88,14 @@ async fn act(args: TunnelsArgs) -> Result<(), String> {
     let client = service_access::client("ADIT_ADMIN_TOKEN", service_access::variable)?;
     let (changed, json) = match args.change {
         None => return show(&client, args.watch, args.json).await,
-        Some(Change::Drain(args)) => (client.drain_tunnels(&args.instance).await, args.json),
-        Some(Change::Evict(args)) => (client.evict_tunnels(&args.instance).await, args.json),
+        Some(Change::Drain(args)) => {
+            let region = args.region.as_deref();
+            (client.drain_tunnels(&args.instance, region).await, args.json)
+        }
+        Some(Change::Evict(args)) => {
+            let region = args.region.as_deref();
+            (client.evict_tunnels(&args.instance, region).await, args.json)
+        }
     };
     let listing = changed.map_err(|error| service_access::one_line(&error))?;
     standard_output::print(&rendered(&listing, json, false)?)

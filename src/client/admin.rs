@@ -20,21 +20,31 @@ impl ApiClient {
         answered(self.admin(Method::GET, &["tunnels"], &[])).await
     }
 
-    /// Lets no new exec onto an instance's present tunnels; says how they stand.
+    /// Lets no new exec onto an instance's present tunnels, in every region unless one is named; says how they stand.
     ///
     /// # Errors
-    /// [`ClientError::Problem`], `not_found` for an instance that the service has no tunnels to; or
+    /// [`ClientError::Problem`], `not_found` for an instance that the service was never asked for; or
     /// [`ClientError::Transport`].
-    pub async fn drain_tunnels(&self, instance_id: &str) -> Result<TunnelListing, ClientError> {
-        answered(self.admin(Method::POST, &["tunnels", instance_id, "drain"], &[])).await
+    pub async fn drain_tunnels(
+        &self,
+        instance_id: &str,
+        region: Option<&str>,
+    ) -> Result<TunnelListing, ClientError> {
+        let path = ["tunnels", instance_id, "drain"];
+        answered(self.admin(Method::POST, &path, &[("region", region)])).await
     }
 
     /// The same, and the execs there end as cancelled.
     ///
     /// # Errors
     /// As [`Self::drain_tunnels`].
-    pub async fn evict_tunnels(&self, instance_id: &str) -> Result<TunnelListing, ClientError> {
-        answered(self.admin(Method::DELETE, &["tunnels", instance_id], &[])).await
+    pub async fn evict_tunnels(
+        &self,
+        instance_id: &str,
+        region: Option<&str>,
+    ) -> Result<TunnelListing, ClientError> {
+        let path = ["tunnels", instance_id];
+        answered(self.admin(Method::DELETE, &path, &[("region", region)])).await
     }
 
     /// All host key pins, of one region when it is named; page after page.

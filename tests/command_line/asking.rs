@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 
-use super::{adit, fails, succeeds};
+use super::{adit, fails, succeeds, text};
 
 #[test]
 fn what_asks_the_service_says_what_it_lacks() {
@@ -55,6 +55,10 @@ fn what_asks_the_service_says_what_it_lacks() {
         (&["hostkey", "pin", instance], "<KEY>"),
         (&["hostkey", "forget"], "<INSTANCE>"),
         (&["hostkey", "show", instance, "--regoin", "x"], "--region"),
+        (
+            &["hostkey", "pin", instance, "ssh-ed25519", "AAAA", "--regoin", "x"],
+            "--region",
+        ),
         (&["tunnels", "drain"], "<INSTANCE>"),
         (&["tunnels", "drian", instance], "drain"),
         (&["tunnels", "--watch", "evict", instance], "--watch"),
@@ -67,5 +71,38 @@ fn what_asks_the_service_says_what_it_lacks() {
         (&["hostkey", "pin", "--help"], "@FILE"),
     ] {
         assert!(succeeds(&mut run(arguments)).contains(part), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_private_key_that_was_taken_for_the_public_one_is_not_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n";
+    fs::write(directory.path().join("id_ed25519"), key).unwrap();
+    let instance = "i-0123456789abcdef0";
+    let words: Vec<&str> = key.split_whitespace().collect();
+    let unquoted = [["hostkey", "pin", instance].as_slice(), &words].concat();
+    for (arguments, code) in [
+        (["hostkey", "pin", instance, key].as_slice(), 125),
+        (&["hostkey", "pin", instance, key, "--region", "us-west-2"], 125),
+        (&["hostkey", "pin", "--region", "us-west-2", instance, key], 125),
+        (&["hostkey", "pin", instance, "@id_ed25519"], 125),
+        // Here it stands where clap finds no place for it.
+        (&["hostkey", "pin", key], 2),
+        (&unquoted, 2),
+        (&["hostkey", "forget", instance, key], 2),
+    ] {
+        let output = adit(directory.path(), arguments)
+            .env("ADIT_URL", "http://127.0.0.1:1")
+            .env("ADIT_ADMIN_TOKEN", "t")
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(
+            said.contains("private key") && !said.contains("c2VjcmV0"),
+            "{arguments:?}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

@@ -139,6 +139,11 @@ async fn tunnels_are_drained_and_evicted() {
     };
     assert_eq!(temperature(), "cold");
     assert_eq!(temperature(), "warm");
+    for change in ["drain", "evict"] {
+        let elsewhere = ["tunnels", change, INSTANCE, "--region", "us-west-2"];
+        assert_refused(&dev.adit(&elsewhere), "not_found");
+    }
+    assert_eq!(temperature(), "warm", "that was another region");
     let drained = said(&dev.adit(&["tunnels", "drain", INSTANCE]));
     assert!(
         drained.starts_with("INSTANCE ") && drained.contains(INSTANCE),

@@ -214,7 +214,10 @@ fn a_silent_tunnel_is_lost_within_its_keepalives() {
             silent.elapsed()
         );
         let message = rig.engine.tunnels().await.remove(0).last_error.unwrap().message;
-        assert!(message.starts_with("the tunnel was lost: Keepalive timeout"), "{message}");
+        assert!(
+            message.starts_with("the tunnel was lost: Keepalive timeout"),
+            "{message}"
+        );
         rig.world.is_silent.store(false, Relaxed);
         assert_eq!(rig.run("true").await.exit_code, Some(0));
     });

@@ -204,7 +204,8 @@ fn an_evicted_instances_execs_end_as_cancelled() {
         let running = rig.start_on(1, "hang", 120);
         let other = rig.start_on(2, "hang", 120);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(rig.engine.evict("i-00000000000000001"), 1);
+        assert_eq!(rig.engine.evict("i-00000000000000001", Some("elsewhere")), 0);
+        assert_eq!(rig.engine.evict("i-00000000000000001", None), 1);
         let ended = finish(running).await;
         assert_eq!(
             (ended.outcome, ended.ended_by, ended.ran),
@@ -212,15 +213,15 @@ fn an_evicted_instances_execs_end_as_cancelled() {
         );
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(
-            rig.engine.tunnels_of("i-00000000000000001").await[0]
+            rig.engine.tunnels_of("i-00000000000000001", None).await[0]
                 .tunnels
                 .is_empty()
         );
         assert_eq!(
-            rig.engine.tunnels_of("i-00000000000000002").await[0].tunnels[0].refcount,
+            rig.engine.tunnels_of("i-00000000000000002", None).await[0].tunnels[0].refcount,
             1
         );
-        assert_eq!(rig.engine.evict("i-unknown"), 0);
+        assert_eq!(rig.engine.evict("i-unknown", None), 0);
         drop(other);
     });
 }

@@ -8,6 +8,12 @@ use adit_actors::tunnel::HostKey;
 /// HostKeyAlgorithms), by their beginning.
 const PREFERENCE: [&str; 3] = ["ssh-ed25519", "ecdsa-", "ssh-rsa"];
 
+/// The marks that a known_hosts line may begin with (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+const MARKS: [&str; 2] = ["@cert-authority", "@revoked"];
+
+/// How PEM and what resembles it begin (RFC 7468, section 2): private keys, and public ones in forms other than OpenSSH's.
+const ENCAPSULATION: &str = "-----BEGIN";
+
 /// Where the key's text is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyText {
@@ -25,9 +31,10 @@ impl KeyText {
         match arguments {
             [argument] if argument == "-" => Self::Stdin,
             [argument] => match argument.strip_prefix('@') {
-                // A marked known_hosts line has more words; its mark is refused where lines are read.
-                Some(path) if !path.contains(char::is_whitespace) => Self::File(path.into()),
-                Some(_) | None => Self::Line(argument.clone()),
+                // Its mark is refused where lines are read.
+                Some(_) if is_marked(argument) => Self::Line(argument.clone()),
+                Some(path) => Self::File(path.into()),
+                None => Self::Line(argument.clone()),
             },
             several => Self::Line(several.join(" ")),
         }
@@ -38,8 +45,14 @@ impl KeyText {
 /// are two hosts', and none of them can be picked.
 ///
 /// # Errors
-/// One line for people.
+/// One line for people. It never quotes the text, which may be a secret that was given by mistake.
 pub(super) fn key_of(text: &str) -> Result<String, String> {
+    if is_private_key(text) {
+        return Err(
+            "that is a private key, which belongs to its host alone; give the public one, from the `.pub` file beside it"
+                .to_owned(),
+        );
+    }
     let lines = text
         .lines()
         .map(str::trim)
@@ -65,9 +78,27 @@ pub(super) fn key_of(text: &str) -> Result<String, String> {
     }
 }
 
+/// Whether the text is, or begins as, a private key in OpenSSH's form or in PEM. On a command line without quotes its
+/// first line is several words, so the first of them has to do.
+pub(in crate::cli) fn is_private_key(text: &str) -> bool {
+    text.lines().any(|line| {
+        line.trim_start()
+            .strip_prefix(ENCAPSULATION)
+            .is_some_and(|label| label.is_empty() || label.contains("PRIVATE KEY"))
+    })
+}
+
+fn is_marked(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    words.next().is_some_and(|word| MARKS.contains(&word)) && words.next().is_some()
+}
+
 /// With or without the host names that begin a known_hosts line.
 fn key_of_line(line: &str) -> Result<HostKey, String> {
-    if line.starts_with('@') {
+    if line.starts_with('-') {
+        return Err("the key begins with `-`, as no public key line does; nor is it an option".to_owned());
+    }
+    if is_marked(line) {
         return Err("a marked known_hosts line (`@cert-authority`, `@revoked`) is no host's key".to_owned());
     }
     HostKey::from_line(line).or_else(|error| match line.split_once(char::is_whitespace) {
@@ -105,6 +136,29 @@ mod tests {
         assert_eq!(words(&split), KeyText::Line(ED25519.to_owned()));
         let marked = format!("@revoked host {ED25519}");
         assert_eq!(words(&[&marked]), KeyText::Line(marked.clone()));
+        let marked: Vec<&str> = marked.split(' ').collect();
+        assert_eq!(words(&marked), KeyText::Line(marked.join(" ")));
+        for file in ["two words.pub", "revoked", "revoked-by me.pub"] {
+            assert_eq!(words(&[&format!("@{file}")]), KeyText::File(file.into()));
+        }
+    }
+
+    #[test]
+    fn a_private_key_is_called_one_and_not_quoted() {
+        for text in [
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\r\nc2VjcmV0\r\n-----END RSA PRIVATE KEY-----\r\n",
+            "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----",
+            // Without quotes, its words arrive as one line.
+            "-----BEGIN OPENSSH PRIVATE KEY----- c2VjcmV0 -----END OPENSSH PRIVATE KEY-----",
+            "\n  -----BEGIN EC PRIVATE KEY-----",
+        ] {
+            let refusal = key_of(text).unwrap_err();
+            assert!(refusal.contains("private key"), "{text:?}: {refusal}");
+            assert!(!refusal.contains("c2VjcmV0"), "{refusal}");
+        }
+        let refusal = key_of("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----").unwrap_err();
+        assert!(!refusal.contains("private"), "{refusal}");
     }
 
     #[test]
@@ -136,6 +190,9 @@ mod tests {
                 "several keys of type `ssh-ed25519`",
             ),
             (format!("@cert-authority * {ED25519}"), "marked"),
+            (format!("@revoked\t* {ED25519}"), "marked"),
+            ("@two words.pub".to_owned(), "the key is not a public key line"),
+            ("--regoin us-west-2".to_owned(), "begins with `-`"),
             ("ssh-ed25519 AAAA".to_owned(), "the key is not a public key"),
             ("host ssh-ed25519 AAAA".to_owned(), "the key is not a public key"),
             ("hello".to_owned(), "the key is not a public key line"),

@@ -130,7 +130,8 @@ fn instance_notes(instance: &InstanceSnapshot) -> Vec<String> {
     if instance.failures > 0 || instance.retry_in_s.is_some() {
         notes.push(failing(instance));
     }
-    if let Some(error) = &instance.last_error {
+    // One that is over concerns nobody while the instance can be reached; the JSON keeps it.
+    if let Some(error) = instance.last_error.as_ref().filter(|_| !is_well(instance)) {
         notes.push(format!(
             "last error {}: {}: {}",
             table::time(error.at),
@@ -145,6 +146,10 @@ fn instance_notes(instance: &InstanceSnapshot) -> Vec<String> {
         ));
     }
     notes
+}
+
+fn is_well(instance: &InstanceSnapshot) -> bool {
+    instance.failures == 0 && instance.tunnels.iter().any(|tunnel| tunnel.state == "ready")
 }
 
 fn waiting(instance: &InstanceSnapshot) -> String {
@@ -195,7 +200,13 @@ fn endpoint_row(endpoint: &EndpointSnapshot) -> [String; ENDPOINTS.len()] {
 fn endpoint_notes(endpoint: &EndpointSnapshot) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(retry) = endpoint.retry_in_s {
-        notes.push(format!("it refused a connection; next try in {}", brief(retry)));
+        // With nobody waiting nothing is tried then.
+        let next = if endpoint.waiting.is_empty() {
+            "the limit grows by one in"
+        } else {
+            "next try in"
+        };
+        notes.push(format!("it refused a connection; {next} {}", brief(retry)));
     }
     notes.extend(endpoint.holders.iter().map(|holder| {
         let use_of_it = match holder.idle_s {

@@ -181,6 +181,41 @@ fn endpoints_have_a_table_of_their_own_with_their_holders() {
 }
 
 #[test]
+fn an_endpoint_that_refused_is_tried_again_only_for_who_waits() {
+    let waiter = json!({ "instance_id": "i-3", "os_user": "ubuntu", "purpose": "first", "waiting_s": 2.0 });
+    for (retry_in_s, waiting, note) in [
+        (json!(0.5), json!([]), Some("the limit grows by one in 0.5s")),
+        (json!(0.5), json!([waiter]), Some("next try in 0.5s")),
+        (json!(null), json!([]), None),
+    ] {
+        let refused = endpoint(json!({ "retry_in_s": retry_in_s, "waiting": waiting }));
+        let found = super::endpoint_notes(&refused)
+            .into_iter()
+            .find(|note| note.contains("refused"));
+        let expected = note.map(|note| format!("it refused a connection; {note}"));
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn an_error_is_shown_until_the_instance_is_well_again() {
+    let error = json!({ "code": "tunnel_lost", "message": "cut", "at": "2026-01-02T03:04:05Z" });
+    let ready = tunnel(json!({}));
+    let dialing = tunnel(json!({ "state": "dialing" }));
+    for (failures, tunnels, is_shown) in [
+        (0, json!([]), true),
+        (0, json!([dialing]), true),
+        (0, json!([dialing, ready]), false),
+        (1, json!([ready]), true),
+    ] {
+        let shown = instance(json!({ "failures": failures, "tunnels": tunnels, "last_error": error }));
+        let notes = super::instance_notes(&shown);
+        let has_error = notes.iter().any(|note| note.starts_with("last error"));
+        assert_eq!(has_error, is_shown, "{notes:?}");
+    }
+}
+
+#[test]
 fn the_longest_names_of_aws_fit_a_screen() {
     let widest = tunnel(json!({
         "tunnel_id": 1, "purpose": "successor", "state": "authenticating", "channels_in_use": 64, "channel_cap": 64,

@@ -1,6 +1,6 @@
 //! `/admin/hostkeys`: which key each instance must show, and an operator's word on it.
 
-use actix_web::web::{Data, Payload, Query};
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use adit_actors::exec::ErrorCode;
 use adit_actors::instance::InstanceKey;
@@ -8,8 +8,8 @@ use adit_actors::tunnel::HostKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use super::query::{query, region, valid_region};
 use super::{Operator, admit};
 use crate::http::admin_wire::{ForgetAnswer, HostKeyListing, HostKeyPin, PinAnswer, PinRequest};
 use crate::http::options::HttpState;
@@ -26,8 +26,6 @@ const MAX_LIMIT: u32 = 1_000;
 const MAX_BODY: usize = 16_384;
 /// Length of an instance id: InstanceId of SendSSHPublicKey in AWS's API model.
 const INSTANCE_ID_LENGTH: std::ops::RangeInclusive<usize> = 10..=32;
-/// Longest region; the longest of AWS's is 14 characters (`ap-northeast-1`).
-const MAX_REGION: usize = 32;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,12 +34,6 @@ struct ListQuery {
     instance_id: Option<String>,
     limit: Option<String>,
     cursor: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OneQuery {
-    region: Option<String>,
 }
 
 /// `GET /admin/hostkeys`.
@@ -166,12 +158,6 @@ async fn forget_key(request: &HttpRequest, state: &HttpState) -> Result<ForgetAn
 
 // === What is asked for ===
 
-fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
-    Query::<T>::from_query(request.query_string())
-        .map(Query::into_inner)
-        .map_err(|error| Problem::invalid(format!("the query is not valid: {error}")))
-}
-
 fn host_key_query(query: ListQuery) -> Result<HostKeyQuery, Problem> {
     let limit = match query.limit {
         None => DEFAULT_LIMIT,
@@ -190,12 +176,8 @@ fn host_key_query(query: ListQuery) -> Result<HostKeyQuery, Problem> {
 }
 
 fn named_instance(request: &HttpRequest, state: &HttpState) -> Result<InstanceKey, Problem> {
-    let region = query::<OneQuery>(request)?.region;
     Ok(InstanceKey {
-        region: match region {
-            Some(region) => valid_region(region)?,
-            None => state.options.default_region.clone(),
-        },
+        region: region(request)?.unwrap_or_else(|| state.options.default_region.clone()),
         instance_id: valid_instance_id(request.match_info().query("instance_id").to_owned())?,
     })
 }
@@ -208,16 +190,6 @@ fn valid_instance_id(text: String) -> Result<String, Problem> {
     is_valid.then_some(text).ok_or_else(|| {
         Problem::invalid("`instance_id`: must be an EC2 instance id, as in `i-0123456789abcdef0`")
     })
-}
-
-fn valid_region(text: String) -> Result<String, Problem> {
-    let is_valid = (1..=MAX_REGION).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-    is_valid
-        .then_some(text)
-        .ok_or_else(|| Problem::invalid("`region`: must be an AWS region, as in `us-east-2`"))
 }
 
 fn key_of(body: &[u8]) -> Result<HostKey, Problem> {
@@ -268,10 +240,10 @@ fn unavailable(error: StoreError) -> Problem {
 mod tests {
     use adit_actors::instance::InstanceKey;
 
-    use super::{after_cursor, cursor_after, key_of, valid_instance_id, valid_region};
+    use super::{after_cursor, cursor_after, key_of, valid_instance_id};
 
     #[test]
-    fn instances_and_regions_are_aws_s() {
+    fn instances_are_aws_s() {
         for (text, is_valid) in [
             ("i-0123456789abcdef0", true),
             ("i-01234567", true),
@@ -283,14 +255,6 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(valid_instance_id(text.to_owned()).is_ok(), is_valid, "{text:?}");
-        }
-        for (text, is_valid) in [
-            ("us-east-2", true),
-            ("", false),
-            ("US-EAST-2", false),
-            ("us_east", false),
-        ] {
-            assert_eq!(valid_region(text.to_owned()).is_ok(), is_valid, "{text:?}");
         }
     }
 

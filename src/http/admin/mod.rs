@@ -1,6 +1,7 @@
 //! `/admin`: what operators may see and do. Who is no operator is refused before anything else of the request is looked at.
 
 pub(crate) mod host_keys;
+mod query;
 pub(crate) mod tunnels;
 
 use std::fmt;

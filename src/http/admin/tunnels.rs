@@ -5,84 +5,107 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use adit_actors::tunnel::{EndpointSnapshot, InstanceSnapshot};
 
-use super::admit;
+use super::query::region;
+use super::{Operator, admit};
 use crate::http::admin_wire::TunnelListing;
 use crate::http::options::HttpState;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::http::respond;
 
-/// `GET /admin/tunnels`.
+/// `GET /admin/tunnels`: of one region, where it is named.
 pub(crate) async fn list(request: HttpRequest, state: Data<HttpState>) -> HttpResponse {
-    if let Err(problem) = admit(&request, &state).await {
-        return problem.into_response();
+    match listing(&request, &state).await {
+        Ok(listing) => respond::json(&listing),
+        Err(problem) => problem.into_response(),
     }
-    respond::json(&TunnelListing {
-        data: state.engine.tunnels().await,
-        endpoints: state.engine.endpoints().await,
-    })
+}
+
+async fn listing(request: &HttpRequest, state: &HttpState) -> Result<TunnelListing, Problem> {
+    admit(request, state).await?;
+    let region = region(request)?;
+    let is_wanted = |of: &str| region.as_deref().is_none_or(|region| region == of);
+    let mut data = state.engine.tunnels().await;
+    data.retain(|instance| is_wanted(&instance.region));
+    let mut endpoints = state.engine.endpoints().await;
+    endpoints.retain(|endpoint| is_wanted(&endpoint.region));
+    Ok(TunnelListing { data, endpoints })
 }
 
 /// `GET /admin/tunnels/{instance_id}`: all logins on all instances with this id, which is one unless two regions share it.
+/// This and the changes below concern one region only, where it is named.
 pub(crate) async fn show(request: HttpRequest, state: Data<HttpState>) -> HttpResponse {
-    if let Err(problem) = admit(&request, &state).await {
-        return problem.into_response();
-    }
-    let listing = listing_of(&state, instance_id(&request)).await;
-    if listing.data.is_empty() {
-        unknown_instance()
-    } else {
-        respond::json(&listing)
+    match admit_named(&request, &state).await {
+        Ok((_, named)) => answered(&state, &named, StatusCode::OK).await,
+        Err(problem) => problem.into_response(),
     }
 }
 
-/// `POST /admin/tunnels/{instance_id}/drain`: no new exec gets on the instance's present tunnels.
+/// `POST /admin/tunnels/{instance_id}/drain`: no new exec gets on the instance's present tunnels. An instance that has none
+/// just now is no error: what was asked for holds.
 pub(crate) async fn drain(request: HttpRequest, state: Data<HttpState>) -> HttpResponse {
-    let operator = match admit(&request, &state).await {
-        Ok(operator) => operator,
+    let (operator, named) = match admit_named(&request, &state).await {
+        Ok(admitted) => admitted,
         Err(problem) => return problem.into_closing_response(),
     };
-    let instance_id = instance_id(&request);
-    if state.engine.drain(instance_id) == 0 {
+    let (instance_id, region) = (named.instance_id, named.region.as_deref());
+    if state.engine.drain(instance_id, region) == 0 {
         return unknown_instance();
     }
-    tracing::info!(instance_id, %operator, "an operator drains an instance's tunnels");
-    accepted(&state, instance_id).await
+    tracing::info!(instance_id, region, %operator, "an operator drains an instance's tunnels");
+    answered(&state, &named, StatusCode::ACCEPTED).await
 }
 
 /// `DELETE /admin/tunnels/{instance_id}`: the same, and the execs there end as cancelled.
 pub(crate) async fn evict(request: HttpRequest, state: Data<HttpState>) -> HttpResponse {
-    let operator = match admit(&request, &state).await {
-        Ok(operator) => operator,
+    let (operator, named) = match admit_named(&request, &state).await {
+        Ok(admitted) => admitted,
         Err(problem) => return problem.into_closing_response(),
     };
-    let instance_id = instance_id(&request);
-    if state.engine.evict(instance_id) == 0 {
+    let (instance_id, region) = (named.instance_id, named.region.as_deref());
+    if state.engine.evict(instance_id, region) == 0 {
         return unknown_instance();
     }
-    tracing::info!(instance_id, %operator, "an operator evicts an instance's tunnels");
-    accepted(&state, instance_id).await
+    tracing::info!(instance_id, region, %operator, "an operator evicts an instance's tunnels");
+    answered(&state, &named, StatusCode::ACCEPTED).await
 }
 
-/// 202 with the snapshots: what was asked for takes as long as the execs on the tunnels.
-async fn accepted(state: &HttpState, instance_id: &str) -> HttpResponse {
-    respond::json_as(StatusCode::ACCEPTED, &listing_of(state, instance_id).await)
+/// Which instance is meant.
+struct Named<'a> {
+    instance_id: &'a str,
+    /// None is all of them.
+    region: Option<String>,
+}
+
+async fn admit_named<'a>(
+    request: &'a HttpRequest,
+    state: &HttpState,
+) -> Result<(Operator, Named<'a>), Problem> {
+    let operator = admit(request, state).await?;
+    let named = Named {
+        instance_id: request.match_info().query("instance_id"),
+        region: region(request)?,
+    };
+    Ok((operator, named))
+}
+
+/// The snapshots: 202 with what a change has begun, which takes as long as the execs on the tunnels.
+async fn answered(state: &HttpState, named: &Named<'_>, status: StatusCode) -> HttpResponse {
+    let data = state
+        .engine
+        .tunnels_of(named.instance_id, named.region.as_deref())
+        .await;
+    if data.is_empty() && status == StatusCode::OK {
+        return unknown_instance();
+    }
+    let mut endpoints = state.engine.endpoints().await;
+    endpoints.retain(|endpoint| concerns(endpoint, &data));
+    respond::json_as(status, &TunnelListing { data, endpoints })
 }
 
 fn unknown_instance() -> HttpResponse {
     Problem::new(ProblemCode::NotFound)
         .with_detail("this service has not asked for a tunnel to this instance")
         .into_response()
-}
-
-fn instance_id(request: &HttpRequest) -> &str {
-    request.match_info().query("instance_id")
-}
-
-async fn listing_of(state: &HttpState, instance_id: &str) -> TunnelListing {
-    let data = state.engine.tunnels_of(instance_id).await;
-    let mut endpoints = state.engine.endpoints().await;
-    endpoints.retain(|endpoint| concerns(endpoint, &data));
-    TunnelListing { data, endpoints }
 }
 
 /// Whether one of the instances has a tunnel through the endpoint, or waits for one.

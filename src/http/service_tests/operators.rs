@@ -86,6 +86,12 @@ async fn admins_see_tunnels_and_the_tenant_guard_is_not_theirs() {
         ("GET", path.clone(), 200),
         ("POST", format!("{path}/drain"), 202),
         ("DELETE", path.clone(), 202),
+        ("GET", format!("{path}?region=us-east-2"), 200),
+        ("POST", format!("{path}/drain?region=us-east-2"), 202),
+        ("DELETE", format!("{path}?region=us-east-2"), 202),
+        ("GET", format!("{path}?region=us-west-2"), 404),
+        ("POST", format!("{path}/drain?region=us-west-2"), 404),
+        ("DELETE", format!("{path}?region=us-west-2"), 404),
         ("POST", "/admin/tunnels/i-00000000/drain".to_owned(), 404),
         ("DELETE", "/admin/tunnels/i-00000000".to_owned(), 404),
         ("POST", path.clone(), 404),
@@ -97,7 +103,31 @@ async fn admins_see_tunnels_and_the_tenant_guard_is_not_theirs() {
             assert_eq!(answer["code"], "not_found", "{method} {path}");
         } else {
             assert_eq!(answer["data"][0]["instance_id"], instance_id.as_str(), "{answer}");
-            assert_eq!(answer["endpoints"], json!([]), "{answer}");
+            assert_eq!(
+                (&answer["data"][0]["tunnels"], &answer["endpoints"]),
+                (&json!([]), &json!([])),
+                "no tunnel came to be, and that is no error: {answer}"
+            );
+        }
+    }
+    for (region, count) in [("us-east-2", 1), ("us-west-2", 0)] {
+        let path = format!("/admin/tunnels?region={region}");
+        let listed = service.ask("GET", &path, Some(ADMIN), &[], "").await.json();
+        assert_eq!(listed["data"].as_array().unwrap().len(), count, "{listed}");
+    }
+    for (query, field) in [("regoin=us-east-2", "`regoin`"), ("region=", "`region`")] {
+        for (method, path) in [
+            ("GET", "/admin/tunnels".to_owned()),
+            ("GET", path.clone()),
+            ("POST", format!("{path}/drain")),
+            ("DELETE", path.clone()),
+        ] {
+            let answer = service
+                .ask(method, &format!("{path}?{query}"), Some(ADMIN), &[], "")
+                .await;
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert_eq!(answer.status, 400, "{method} {path} {query}: {detail}");
+            assert!(detail.contains(field), "{method} {path} {query}: {detail}");
         }
     }
     service.stop().await;
