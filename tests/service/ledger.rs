@@ -17,9 +17,9 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self {
-            directory: tempfile::tempdir().unwrap(),
-        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("began"), "").unwrap();
+        Self { directory }
     }
 
     /// The body of a request for `script`, which must be the only one of that name.
