@@ -56,7 +56,7 @@ enum KeyPushFailure {
     Unanswered {
         request_id: Option<String>,
         #[source]
-        source: SdkError<SendSSHPublicKeyError>,
+        source: Box<SdkError<SendSSHPublicKeyError>>,
     },
 }
 
@@ -70,7 +70,10 @@ impl From<SdkError<SendSSHPublicKeyError>> for KeyPushFailure {
                 message: answer.err().message().map(str::to_owned),
                 request_id,
             },
-            source => Self::Unanswered { request_id, source },
+            source => Self::Unanswered {
+                request_id,
+                source: Box::new(source),
+            },
         }
     }
 }
