@@ -16,6 +16,8 @@ pub(super) enum CommonError {
 pub(super) fn classify(code: &str) -> CommonError {
     match code.trim_end_matches("Exception") {
         "AccessDenied"
+        // EC2 Instance Connect's `AuthException`.
+        | "Auth"
         | "AuthFailure"
         | "Blocked"
         | "ExpiredToken"

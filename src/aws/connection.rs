@@ -19,7 +19,7 @@ use super::credentials::CachedCredentials;
 use super::dialer::InstanceDialer;
 use super::discovery::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, Discovery, Ec2Query, ServiceUrl};
 use super::key_grants::InstanceConnectKeyGrants;
-use super::locator::{InstanceLocator, Way};
+use super::locator::InstanceLocator;
 use super::open_tunnel::OpenTunnelDialer;
 use super::options::AwsOptions;
 use super::peer::Route;
@@ -69,13 +69,9 @@ impl AwsConnection {
             return Err(AwsSetupError::MaxTunnelDuration(duration));
         }
         let proxies = Proxies::new(&options.proxies).map_err(AwsSetupError::Proxy)?;
+        let needs_tls = options.needs_tls();
         let roots = Roots::of_the_system_and(options.extra_roots);
-        let endpoints_need_tls = matches!(options.way, Way::Endpoint { .. })
-            && options
-                .tunnel_endpoint
-                .as_ref()
-                .is_none_or(|endpoint| endpoint.tls);
-        if endpoints_need_tls && roots.is_empty() {
+        if needs_tls && roots.is_empty() {
             return Err(AwsSetupError::Tls(TlsError::NoRoots));
         }
         let tls = roots.client_config().map_err(AwsSetupError::Tls)?;
@@ -90,7 +86,7 @@ impl AwsConnection {
             loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
         }
         let config = loader
-            .http_client(sdk_http_client(&roots, &route.proxies))
+            .http_client(sdk_http_client(&roots, &route.proxies)?)
             .load()
             .await;
         let credentials = Arc::new(credentials(&config, clock.clone())?);
@@ -152,28 +148,27 @@ fn http_client(tls: &ClientConfig, proxies: &Proxies) -> Result<reqwest::Client,
 
 /// For the SDK's clients: as its own default, but with our roots, and deaf to the environment where no proxy is to be
 /// used. Its settings take one proxy for both schemes at most, so where one is set it reads the environment itself.
-fn sdk_http_client(roots: &Roots, proxies: &Proxies) -> SharedHttpClient {
-    let trust_store = roots.sdk_trust_store();
+fn sdk_http_client(roots: &Roots, proxies: &Proxies) -> Result<SharedHttpClient, AwsSetupError> {
+    let context = TlsContext::builder()
+        .with_trust_store(roots.sdk_trust_store())
+        .build()
+        .map_err(|error| AwsSetupError::Tls(TlsError::Context(error.into())))?;
     let proxy = if proxies.is_none() {
         ProxyConfig::disabled()
     } else {
         ProxyConfig::from_env()
     };
-    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector = ConnectorBuilder::default()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .proxy_config(proxy.clone());
-        // Without either it has the SDK's defaults, which is what a context that can't be built would mean, too.
-        if let Ok(context) = TlsContext::builder()
-            .with_trust_store(trust_store.clone())
-            .build()
-        {
-            connector.set_tls_context(context);
-        }
-        connector.set_connector_settings(settings.cloned());
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build()
-    })
+    let client =
+        aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+            let mut connector = ConnectorBuilder::default()
+                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+                .proxy_config(proxy.clone());
+            connector.set_tls_context(context.clone());
+            connector.set_connector_settings(settings.cloned());
+            if let Some(components) = components {
+                connector.set_sleep_impl(components.sleep_impl());
+            }
+            connector.build()
+        });
+    Ok(client)
 }

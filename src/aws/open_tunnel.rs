@@ -116,6 +116,7 @@ impl From<OpenTunnelError> for DialError {
         };
         match kind {
             RefusalKind::Denied => Self::Denied(Box::new(error)),
+            RefusalKind::Throttled => Self::Throttled(Box::new(error)),
             RefusalKind::Busy => Self::EndpointBusy(Box::new(error)),
             RefusalKind::Other => Self::Refused(Box::new(error)),
         }

@@ -107,11 +107,14 @@ async fn refusals_are_told_apart_and_keep_the_request_id() {
     let parameter = r#"{"ErrorCode":"InvalidParameter","Message":"The specified RemotePort is not valid."}"#;
     let is_denied: fn(&DialError) -> bool = |error| matches!(error, DialError::Denied(_));
     let is_busy: fn(&DialError) -> bool = |error| matches!(error, DialError::EndpointBusy(_));
+    let rate = r#"{"ErrorCode":"ThrottlingException","Message":"Rate exceeded"}"#;
+    let is_throttled: fn(&DialError) -> bool = |error| matches!(error, DialError::Throttled(_));
     let is_refused: fn(&DialError) -> bool = |error| matches!(error, DialError::Refused(_));
     let table = [
         ("403 Forbidden", denied, is_denied),
         ("400 Bad Request", denied, is_denied),
         ("429 Too Many Requests", busy, is_busy),
+        ("429 Too Many Requests", rate, is_throttled),
         ("400 Bad Request", parameter, is_refused),
         ("200 OK", "hello", is_refused),
     ];

@@ -59,6 +59,19 @@ impl AwsOptions {
             discovery_life: Duration::from_secs(300),
         }
     }
+
+    /// Whether anything that is asked is asked over TLS: all is but what an override sends over plain HTTP.
+    pub(super) fn needs_tls(&self) -> bool {
+        let is_plain = |url: &Option<String>| {
+            let scheme = url.as_ref().and_then(|url| url.split_once("://"));
+            scheme.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"))
+        };
+        let tunnels_are_plain = match self.way {
+            Way::Direct => true,
+            Way::Endpoint { .. } => self.tunnel_endpoint.as_ref().is_some_and(|to| !to.tls),
+        };
+        !(tunnels_are_plain && is_plain(&self.key_push_endpoint) && is_plain(&self.ec2_endpoint))
+    }
 }
 
 impl fmt::Debug for AwsOptions {
@@ -180,6 +193,31 @@ mod tests {
             credentials: Some(Credentials::new("AKIDVISIBLE", "wJalrSECRET", None, None, "test")),
             tunnel_endpoint: Some("ws://127.0.0.1:1".parse().unwrap()),
             ..AwsOptions::new("us-west-2")
+        }
+    }
+
+    #[test]
+    fn only_plain_overrides_of_all_that_is_asked_do_without_tls() {
+        let (http, https) = (Some("http://h"), Some("https://h"));
+        let table = [
+            (false, Some("ws://h"), http, http, false),
+            (true, None, http, http, false),
+            (false, None, http, http, true),
+            (false, Some("wss://h"), http, http, true),
+            (false, Some("ws://h"), https, http, true),
+            (false, Some("ws://h"), http, https, true),
+            (true, None, None, http, true),
+            (true, None, http, None, true),
+        ];
+        for row @ (direct, tunnel, key_push, ec2, expected) in table {
+            let mut options = AwsOptions::new("us-west-2");
+            if direct {
+                options.way = Way::Direct;
+            }
+            options.tunnel_endpoint = tunnel.map(|url| url.parse().unwrap());
+            options.key_push_endpoint = key_push.map(str::to_owned);
+            options.ec2_endpoint = ec2.map(str::to_owned);
+            assert_eq!(options.needs_tls(), expected, "{row:?}");
         }
     }
 

@@ -6,6 +6,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::common_errors::{CommonError, classify};
+
 /// An HTTP answer to OpenTunnel that is no upgrade. Its text is for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct TunnelRefusal {
@@ -40,7 +42,9 @@ impl fmt::Display for TunnelRefusal {
 pub(super) enum RefusalKind {
     /// IAM or the signature.
     Denied,
-    /// No connection left, or asked too often.
+    /// Asked too often; says nothing of the endpoint's connections.
+    Throttled,
+    /// No connection left.
     Busy,
     /// Anything else.
     Other,
@@ -84,39 +88,24 @@ impl TunnelRefusal {
     }
 
     /// What it means. AWS documents `AccessDeniedException` alone; the answer to the 21st connection is not documented, so
-    /// every code and status that AWS uses elsewhere for "too many" counts as busy.
+    /// every code that AWS uses elsewhere for a quota counts as busy, and a 429 whose code says nothing else.
     pub(super) fn kind(&self) -> RefusalKind {
-        const DENIED: [&str; 7] = [
-            "AccessDenied",
-            "AuthException",
-            "ExpiredToken",
-            "IncompleteSignature",
-            "InvalidClientTokenId",
-            "InvalidSignature",
-            "UnrecognizedClient",
-        ];
-        const BUSY: [&str; 7] = [
+        const BUSY: [&str; 4] = [
             "ConnectionLimit",
             "LimitExceeded",
-            "RequestLimitExceeded",
             "ServiceQuotaExceeded",
-            "Throttling",
             "TooManyConnections",
-            "TooManyRequests",
         ];
-        let code_starts = |starts: &[&str]| {
-            self.code
-                .as_deref()
-                .is_some_and(|code| starts.iter().any(|start| code.starts_with(start)))
-        };
-        if code_starts(&BUSY) || self.status == StatusCode::TOO_MANY_REQUESTS {
-            RefusalKind::Busy
-        } else if code_starts(&DENIED)
-            || matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-        {
-            RefusalKind::Denied
-        } else {
-            RefusalKind::Other
+        let code = self.code.as_deref().unwrap_or_default();
+        if BUSY.iter().any(|start| code.starts_with(start)) {
+            return RefusalKind::Busy;
+        }
+        match (classify(code), self.status) {
+            (CommonError::Throttled, _) => RefusalKind::Throttled,
+            (CommonError::Denied, _) => RefusalKind::Denied,
+            (CommonError::Other, StatusCode::TOO_MANY_REQUESTS) => RefusalKind::Busy,
+            (CommonError::Other, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => RefusalKind::Denied,
+            (CommonError::Other, _) => RefusalKind::Other,
         }
     }
 }
@@ -154,6 +143,34 @@ mod tests {
         ];
         for (status, body, expected) in table {
             let refusal = TunnelRefusal::from_answer(StatusCode::from_u16(status).unwrap(), None, body);
+            assert_eq!(refusal.kind(), expected, "{refusal}");
+        }
+    }
+
+    /// The rate codes and the codes of credentials mean the same here as in EC2's answers.
+    #[test]
+    fn kinds_by_code() {
+        let table = [
+            ("Throttling", 400, RefusalKind::Throttled),
+            ("ThrottlingException", 429, RefusalKind::Throttled),
+            ("RequestLimitExceeded", 503, RefusalKind::Throttled),
+            ("TooManyRequestsException", 429, RefusalKind::Throttled),
+            ("ServiceQuotaExceededException", 402, RefusalKind::Busy),
+            ("ConnectionLimitExceeded", 400, RefusalKind::Busy),
+            ("LimitExceededException", 400, RefusalKind::Busy),
+            ("Whatever", 429, RefusalKind::Busy),
+            ("SignatureDoesNotMatch", 400, RefusalKind::Denied),
+            ("RequestExpired", 400, RefusalKind::Denied),
+            ("UnauthorizedOperation", 400, RefusalKind::Denied),
+            ("MissingAuthenticationToken", 400, RefusalKind::Denied),
+            ("InvalidSignatureException", 400, RefusalKind::Denied),
+            ("AuthException", 400, RefusalKind::Denied),
+            ("ExpiredTokenException", 400, RefusalKind::Denied),
+        ];
+        for (code, status, expected) in table {
+            let body = format!(r#"{{"ErrorCode":"{code}"}}"#);
+            let status = StatusCode::from_u16(status).unwrap();
+            let refusal = TunnelRefusal::from_answer(status, None, body.as_bytes());
             assert_eq!(refusal.kind(), expected, "{refusal}");
         }
     }

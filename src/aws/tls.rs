@@ -23,6 +23,9 @@ pub enum TlsError {
     /// The cryptography provider offers no protocol version that rustls knows.
     #[error("TLS protocol versions could not be agreed on")]
     Versions(#[source] rustls::Error),
+    /// The SDK's client does not take the roots.
+    #[error("the AWS SDK's client does not take the root certificates")]
+    Context(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The file with additional roots can't be read.
     #[error("reading root certificates failed")]
     Read(#[source] io::Error),

@@ -67,6 +67,9 @@ pub enum DialError {
     /// IAM or the signature was refused.
     #[error("OpenTunnel was denied")]
     Denied(#[source] Source),
+    /// OpenTunnel was asked for too often; that says nothing of the endpoint's connections.
+    #[error("OpenTunnel was throttled")]
+    Throttled(#[source] Source),
     /// The endpoint has no connection left (20 on AWS).
     #[error("the endpoint has no connection left")]
     EndpointBusy(#[source] Source),
@@ -252,6 +255,7 @@ impl TunnelError {
             },
             Self::Dial(error) => match error.as_ref() {
                 DialError::Denied(_) => ErrorCode::GrantDenied,
+                DialError::Throttled(_) => ErrorCode::GrantThrottled,
                 DialError::EndpointBusy(_) => ErrorCode::EndpointBusy,
                 DialError::Refused(_) | DialError::Unreachable(_) => ErrorCode::TargetUnreachable,
             },

@@ -44,6 +44,9 @@ pub enum DiscoveryError {
     Deadline {
         /// For one operation, its retries and pages included.
         limit: Duration,
+        /// How the attempt before the one that was given up had failed; it says what was the matter.
+        #[source]
+        before: Option<Box<DiscoveryError>>,
     },
     /// More than any real answer.
     #[error("EC2's answer has more than {limit} bytes")]
@@ -114,13 +117,16 @@ impl DiscoveryError {
         match self {
             Self::NoInstance { .. } | Self::Terminated { .. } => Kind::NoInstance,
             Self::Refused { status, code, .. } => refusal_kind(*status, code.as_deref()),
+            Self::Deadline {
+                before: Some(before), ..
+            } => before.kind(),
             Self::Credentials(_)
             | Self::ServiceUrl { .. }
             | Self::Parameters(_)
             | Self::Sign(_)
             | Self::Request(_)
             | Self::NoAnswer(_)
-            | Self::Deadline { .. }
+            | Self::Deadline { before: None, .. }
             | Self::TooLong { .. }
             | Self::Answer(_)
             | Self::Field { .. }

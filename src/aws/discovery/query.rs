@@ -89,24 +89,7 @@ impl Ec2Query {
 
     /// Sends one request until it is answered or not worth another try.
     async fn call(&self, region: &str, body: &str, deadline: Instant) -> Result<String, DiscoveryError> {
-        let mut attempt = 0;
-        loop {
-            let error = match timeout_at(deadline, self.attempt(region, body)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => error,
-                Err(_elapsed) => {
-                    return Err(DiscoveryError::Deadline {
-                        limit: OPERATION_TIMEOUT,
-                    });
-                }
-            };
-            attempt += 1;
-            let pause = pause(attempt, rand::rng().random_range(0.5..1.0));
-            if attempt == MAX_ATTEMPTS || !error.is_passing() || Instant::now() + pause >= deadline {
-                return Err(error);
-            }
-            sleep(pause).await;
-        }
+        tried_again(deadline, || self.attempt(region, body)).await
     }
 
     async fn attempt(&self, region: &str, body: &str) -> Result<String, DiscoveryError> {
@@ -175,6 +158,34 @@ impl Ec2Query {
             .into_parts();
         instructions.apply_to_request_http1x(&mut request);
         Ok(request)
+    }
+}
+
+/// Makes an attempt, and further ones while they fail in passing, until the deadline of the operation.
+async fn tried_again<A>(deadline: Instant, make: impl Fn() -> A) -> Result<String, DiscoveryError>
+where
+    A: Future<Output = Result<String, DiscoveryError>>,
+{
+    let mut attempt = 0;
+    let mut before = None;
+    loop {
+        let error = match timeout_at(deadline, make()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => {
+                return Err(DiscoveryError::Deadline {
+                    limit: OPERATION_TIMEOUT,
+                    before,
+                });
+            }
+        };
+        attempt += 1;
+        let pause = pause(attempt, rand::rng().random_range(0.5..1.0));
+        if attempt == MAX_ATTEMPTS || !error.is_passing() || Instant::now() + pause >= deadline {
+            return Err(error);
+        }
+        before = Some(Box::new(error));
+        sleep(pause).await;
     }
 }
 

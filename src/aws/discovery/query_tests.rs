@@ -99,14 +99,57 @@ async fn throttling_and_faults_are_tried_again_and_nothing_else_is() {
     ];
     for (status, answer, attempts) in table {
         let shown: String = answer.chars().take(100).collect();
+        let answer_is_short = answer.len() <= MAX_ANSWER;
         let service = Service::start(None, move |_, _| (status, answer.clone())).await;
-        let error = ask(&service).await;
+        // Longer than a busy machine takes for all of them.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let called = client(&service)
+            .await
+            .call("eu-north-1", &describe_instances(INSTANCE), deadline)
+            .await;
         assert_eq!(
-            service.asked().len(),
-            attempts as usize,
-            "{status} {shown}: {error}"
+            called.is_ok(),
+            status == 200 && answer_is_short,
+            "{status} {shown}"
         );
+        assert_eq!(service.asked().len(), attempts as usize, "{status} {shown}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_a_later_attempt_says_how_the_one_before_failed() {
+    let attempts = std::sync::atomic::AtomicUsize::new(0);
+    let make = || {
+        let number = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        async move {
+            if number == 0 {
+                let body = error("RequestLimitExceeded");
+                let status = http::StatusCode::SERVICE_UNAVAILABLE;
+                return Err(answers::refusal(status, None, body.as_bytes()));
+            }
+            std::future::pending().await
+        }
+    };
+    let found = tried_again(Instant::now() + OPERATION_TIMEOUT, make)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(found, DiscoveryError::Deadline { before: Some(_), .. }),
+        "{found:?}"
+    );
+    assert_eq!(found.kind(), super::super::failure::Kind::Throttled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_the_first_attempt_is_no_answer() {
+    let found = tried_again(Instant::now() + OPERATION_TIMEOUT, std::future::pending)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(found, DiscoveryError::Deadline { before: None, .. }),
+        "{found:?}"
+    );
+    assert_eq!(found.kind(), super::super::failure::Kind::Unreachable);
 }
 
 #[tokio::test]
