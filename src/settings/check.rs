@@ -179,6 +179,12 @@ impl Settings {
                 "and `aws.endpoint_dns_name` go together".to_owned(),
             ));
         }
+        if self.aws.connect == Connect::Direct && self.aws.endpoint_id.is_some() {
+            return Err(wrong(
+                "aws.endpoint_id",
+                "is not used with `aws.connect = \"direct\"`: take out one of them".to_owned(),
+            ));
+        }
         // SendSSHPublicKey: InstanceOSUser has 1 to 32 characters.
         if self.aws.os_user.is_empty() || self.aws.os_user.len() > 32 {
             return Err(wrong("aws.os_user", "must have 1 to 32 characters".to_owned()));

@@ -172,6 +172,10 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         ),
         in_file("[aws]\nconnect = \"proxy\"\n", &["`endpoint`", "`direct`"]),
         in_file(
+            "[aws]\nconnect = \"direct\"\nendpoint_id = \"eice-1\"\nendpoint_dns_name = \"e\"\n",
+            &["`aws.endpoint_id`", "direct"],
+        ),
+        in_file(
             "[aws]\ndiscovery_cache_s = 9\n",
             &["`aws.discovery_cache_s`", "10 to 86400"],
         ),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use adit::settings::Connect;
-use adit_emulator::TlsIdentity;
+use adit_emulator::{DiscoveryFaults, Times, TlsIdentity};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -101,6 +101,28 @@ async fn what_ec2_does_not_know_or_may_not_tell_is_named() {
         (502, &json!("no_endpoint"))
     );
     app.finish().await;
+}
+
+#[actix_rt::test]
+async fn what_ec2_may_not_tell_or_is_throttled_for_is_named() {
+    let denied = DiscoveryFaults {
+        denied: Times::Always,
+        ..DiscoveryFaults::default()
+    };
+    let throttled = DiscoveryFaults {
+        throttled: Times::Always,
+        ..DiscoveryFaults::default()
+    };
+    for (faults, status, code) in [(denied, 502, "grant_denied"), (throttled, 503, "grant_throttled")] {
+        let app = start_unknown(Backend::InProcess, |_setup| {}).await;
+        app.emulator.set_discovery_faults(faults);
+        let answer = app.run(json!({ "cmd": ["true"] })).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)));
+        assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+        assert_eq!(app.emulator.counters().tunnels_opened, 0);
+        app.emulator.set_discovery_faults(DiscoveryFaults::default());
+        app.finish().await;
+    }
 }
 
 /// Adit inside the VPC: the same grants, plain TCP to sshd, and no endpoint's connection.

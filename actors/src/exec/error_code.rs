@@ -118,7 +118,7 @@ impl ErrorCode {
             Self::EndpointBusy => {
                 "the endpoint to the instance has no connection left; the command was not run"
             }
-            Self::GrantThrottled => "AWS is throttling key pushes; the command was not run",
+            Self::GrantThrottled => "AWS is throttling calls for this instance; the command was not run",
             Self::LoginPenalised => {
                 "the instance refuses new connections for a while; the command was not run"
             }
