@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
 use super::locator::Way;
+use super::peer::without_brackets;
 use crate::settings::ProxyVariables;
 
 /// How to reach AWS.
@@ -133,11 +134,7 @@ impl FromStr for TunnelEndpoint {
         Ok(Self {
             tls,
             authority: authority.as_str().to_owned(),
-            host: authority
-                .host()
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned(),
+            host: without_brackets(authority.host()).to_owned(),
             port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
         })
     }

@@ -194,7 +194,8 @@ impl Peer<'_> {
     }
 }
 
-fn without_brackets(host: &str) -> &str {
+/// An IPv6 address as a socket takes it; a URL has it in brackets (RFC 3986, section 3.2.2).
+pub(super) fn without_brackets(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 

@@ -4,7 +4,7 @@ use actix::{Context, Handler, Message, MessageResult};
 use tokio::time::Instant;
 
 use super::grant::Grant;
-use super::snapshot::{GrantSnapshot, InstanceSnapshot, TunnelSnapshot};
+use super::snapshot::{GrantSnapshot, InstanceSnapshot, TunnelSnapshot, seconds_between};
 use super::supervisor::InstanceSupervisor;
 
 /// Asks a supervisor for all it knows.
@@ -97,9 +97,4 @@ fn grant_snapshot(grant: &Grant, margin: std::time::Duration, now: Instant) -> O
             request_id: request_id.clone(),
         }),
     }
-}
-
-/// To the millisecond: finer is noise to a reader.
-fn seconds_between(from: Instant, to: Instant) -> f64 {
-    (to.saturating_duration_since(from).as_secs_f64() * 1_000.0).round() / 1_000.0
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::exec::ErrorCode;
 
@@ -142,4 +143,9 @@ pub struct LastError {
     /// When it happened, RFC 3339.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+}
+
+/// To the millisecond: finer is noise to a reader.
+pub(crate) fn seconds_between(from: Instant, to: Instant) -> f64 {
+    (to.saturating_duration_since(from).as_secs_f64() * 1_000.0).round() / 1_000.0
 }

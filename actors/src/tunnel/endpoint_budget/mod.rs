@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::snapshot::{EndpointHolder, EndpointSnapshot, EndpointWaiter};
+use super::snapshot::{EndpointHolder, EndpointSnapshot, EndpointWaiter, seconds_between};
 
 mod actor;
 mod slot;
@@ -191,7 +191,7 @@ impl EndpointBudget {
                 since,
             } => {
                 // Whoever was in use when last asked may be idle since.
-                self.ask_again(|_| true);
+                self.ask_again(|_, _| true);
                 self.queue.push(Waiting {
                     slot,
                     claimant,
@@ -203,7 +203,7 @@ impl EndpointBudget {
             BudgetEvent::Opened => self.refusals = 0,
             BudgetEvent::Refused { slot } => self.on_refused(slot, now),
             BudgetEvent::Released { slot } => drop(self.held.remove(&slot)),
-            BudgetEvent::TurnedIdle { slot } => self.on_turned_idle(slot),
+            BudgetEvent::TurnedIdle { slot } => self.ask_again(|other, _| other == slot),
             BudgetEvent::Declined { slot } => {
                 let until = now + DECLINED_FOR;
                 self.set_way(slot, Way::Asked, Way::Declined { until });
@@ -211,7 +211,7 @@ impl EndpointBudget {
             BudgetEvent::Leaving { slot } => self.set_way(slot, Way::Asked, Way::Leaving),
             BudgetEvent::Wake => {}
         }
-        self.ask_again(|until| until <= now);
+        self.ask_again(|_, until| until <= now);
         self.grow(now);
         let mut effects = self.grant(now);
         effects.extend(self.make_room());
@@ -237,18 +237,10 @@ impl EndpointBudget {
         self.held.contains_key(&slot) || self.queue.iter().any(|waiting| waiting.slot == slot)
     }
 
-    fn on_turned_idle(&mut self, slot: SlotId) {
-        if let Some(held) = self.held.get_mut(&slot)
-            && matches!(held.way, Way::Declined { .. })
-        {
-            held.way = Way::Keeps;
-        }
-    }
-
-    fn ask_again(&mut self, is_over: impl Fn(Instant) -> bool) {
-        for held in self.held.values_mut() {
+    fn ask_again(&mut self, is_meant: impl Fn(SlotId, Instant) -> bool) {
+        for (slot, held) in &mut self.held {
             if let Way::Declined { until } = held.way
-                && is_over(until)
+                && is_meant(*slot, until)
             {
                 held.way = Way::Keeps;
             }
@@ -377,7 +369,7 @@ impl EndpointBudget {
                 instance_id: held.claimant.instance_id.clone(),
                 os_user: held.claimant.os_user.clone(),
                 tunnel_id: held.claimant.tunnel_id,
-                idle_s: held.usage.idle_since().map(|since| seconds(since, now)),
+                idle_s: held.usage.idle_since().map(|since| seconds_between(since, now)),
             })
             .collect();
         holders.sort_by(|a, b| b.idle_s.unwrap_or(-1.0).total_cmp(&a.idle_s.unwrap_or(-1.0)));
@@ -390,7 +382,7 @@ impl EndpointBudget {
             configured_limit: self.settings.connections,
             reserved_for_successors: self.limit - self.limit_for(Purpose::First),
             in_use: self.held.len(),
-            retry_in_s: self.grow_at.map(|at| seconds(now, at)),
+            retry_in_s: self.grow_at.map(|at| seconds_between(now, at)),
             holders,
             waiting: waiting
                 .into_iter()
@@ -398,16 +390,11 @@ impl EndpointBudget {
                     instance_id: waiting.claimant.instance_id.clone(),
                     os_user: waiting.claimant.os_user.clone(),
                     purpose: waiting.claimant.purpose.name().to_owned(),
-                    waiting_s: seconds(waiting.since, now),
+                    waiting_s: seconds_between(waiting.since, now),
                 })
                 .collect(),
         }
     }
-}
-
-/// To the millisecond: finer is noise to a reader.
-fn seconds(from: Instant, to: Instant) -> f64 {
-    (to.saturating_duration_since(from).as_secs_f64() * 1_000.0).round() / 1_000.0
 }
 
 #[cfg(test)]

@@ -137,9 +137,9 @@ impl InstanceSupervisor {
             switch: Arc::clone(&parts.switch),
             slot: parts.granted.take(),
         };
-        parts.dialed_at = Some(Instant::now());
         // The endpoint's clock may start with its answer or before; the earlier one is safe.
         let opened_at = Instant::now();
+        parts.dialed_at = Some(opened_at);
         let dial = connection::dial(
             Arc::clone(&self.around.dialer),
             self.target.clone(),

@@ -1,5 +1,6 @@
 //! What failed, who is told, and when it is tried again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use super::event::{Effect, TunnelId};
 use super::{BackOff, SupervisorCore, Waiter};
 use crate::tunnel::failure::TunnelError;
 use crate::tunnel::grant::{Grant, GrantEvent};
-use crate::tunnel::state::TunnelState;
 
 /// Longest pause between two tries to connect.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
@@ -92,21 +92,15 @@ impl SupervisorCore {
             },
             _ => error.clone(),
         };
-        let tunnels = &self.tunnels;
-        let effects = &mut self.effects;
-        self.waiters.retain(|waiter: &Waiter| {
-            let is_served = tunnels.values().any(|tunnel| match &tunnel.state {
-                TunnelState::Ready(channels) => channels.serves(waiter.timeout, now),
-                _ => false,
-            });
-            if !is_served {
-                effects.push(Effect::Refuse {
-                    ask: waiter.ask,
-                    error: error.clone(),
-                });
-            }
-            is_served
-        });
+        let (served, stranded) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition::<VecDeque<Waiter>, _>(|waiter| self.is_served(waiter.timeout, now));
+        self.waiters = served;
+        self.effects
+            .extend(stranded.into_iter().map(|waiter| Effect::Refuse {
+                ask: waiter.ask,
+                error: error.clone(),
+            }));
     }
 
     /// A key that the instance refused is not tried again: the next login gets a fresh one.

@@ -198,7 +198,7 @@ impl SupervisorCore {
             .filter(|_| !self.is_authenticating());
         // Without a waiter or a tunnel to succeed nothing would be dialled at its end.
         let may_dial = !self.waiters.is_empty() || self.ready().next().is_some();
-        let backoff = self.held_back(now).filter(|_| may_dial).map(|(until, _)| until);
+        let backoff = self.retry_at(now).filter(|_| may_dial);
         let channels = self.tunnels.values().filter_map(|tunnel| tunnel.state.channels());
         let tunnels = channels.flat_map(|channels| {
             let idle_end = channels
@@ -220,7 +220,7 @@ impl SupervisorCore {
 
     fn on_ask(&mut self, ask: AskId, timeout: Duration, now: Instant) {
         self.longest_timeout = self.longest_timeout.max(timeout);
-        let is_warm = self.ready().any(|(_, channels)| channels.serves(timeout, now));
+        let is_warm = self.is_served(timeout, now);
         let has_way = is_warm || self.is_connecting();
         let refusal = if self.shutting_down {
             Some(TunnelError::ShuttingDown)
@@ -317,6 +317,18 @@ impl SupervisorCore {
             .iter()
             .filter(|(_, tunnel)| matches!(tunnel.state, TunnelState::Ready(_)))
             .filter_map(|(id, tunnel)| Some((*id, tunnel.state.channels()?)))
+    }
+
+    /// Whether a ready tunnel takes an exec with this timeout.
+    fn is_served(&self, timeout: Duration, now: Instant) -> bool {
+        self.ready().any(|(_, channels)| channels.serves(timeout, now))
+    }
+
+    /// Whether somebody waits who could use a channel of these.
+    fn is_waited_for(&self, channels: &Channels, now: Instant) -> bool {
+        self.waiters
+            .iter()
+            .any(|waiter| channels.serves(waiter.timeout, now))
     }
 
     fn is_connecting(&self) -> bool {
@@ -423,9 +435,7 @@ impl SupervisorCore {
     /// Since when the head of the queue waits, and what for.
     pub(crate) fn awaited(&self, now: Instant) -> Option<(Instant, &'static str)> {
         let waiter = self.waiters.front()?;
-        let is_served = self
-            .ready()
-            .any(|(_, channels)| channels.serves(waiter.timeout, now));
+        let is_served = self.is_served(waiter.timeout, now);
         let connecting = self.tunnels.values().find(|tunnel| tunnel.state.is_connecting());
         let what = match connecting {
             _ if is_served => "channel",

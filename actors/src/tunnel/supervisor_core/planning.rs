@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::event::{Effect, TunnelId};
-use super::{SupervisorCore, Tunnel};
+use super::{SupervisorCore, Tunnel, Waiter};
 use crate::tunnel::endpoint_budget::Purpose;
 use crate::tunnel::state::{Channels, TunnelEvent, TunnelState};
 
@@ -39,9 +39,9 @@ impl SupervisorCore {
     /// What a tunnel would be dialled for now. None is on its way.
     fn missing_tunnel(&self, now: Instant) -> Option<Purpose> {
         let has_any = self.ready().next().is_some();
-        let is_served = |timeout| self.ready().any(|(_, channels)| channels.serves(timeout, now));
-        let are_all_served = is_served(self.longest_timeout);
-        if !are_all_served && self.waiters.iter().any(|waiter| !is_served(waiter.timeout)) {
+        let are_all_served = self.is_served(self.longest_timeout, now);
+        let is_stranded = |waiter: &Waiter| !self.is_served(waiter.timeout, now);
+        if !are_all_served && self.waiters.iter().any(is_stranded) {
             return Some(if has_any {
                 Purpose::Successor
             } else {
@@ -142,8 +142,8 @@ impl SupervisorCore {
         });
         if let Some((id, tunnel)) = waiting {
             tunnel.purpose = Purpose::First;
-            let (tunnel, purpose) = (*id, tunnel.purpose);
-            self.effects.push(Effect::RequestSlot { tunnel, purpose });
+            let tunnel = *id;
+            self.request_slot(tunnel);
         }
     }
 
@@ -151,13 +151,7 @@ impl SupervisorCore {
     pub(super) fn on_give_way(&mut self, tunnel: TunnelId, if_second: bool, now: Instant) {
         let has_another = self.ready().any(|(id, _)| id != tunnel);
         let is_idle = match self.tunnels.get(&tunnel).map(|tunnel| &tunnel.state) {
-            Some(TunnelState::Ready(channels)) => {
-                channels.leased == 0
-                    && !self
-                        .waiters
-                        .iter()
-                        .any(|waiter| channels.serves(waiter.timeout, now))
-            }
+            Some(TunnelState::Ready(channels)) => channels.leased == 0 && !self.is_waited_for(channels, now),
             Some(TunnelState::Retiring(_)) => return self.effects.push(Effect::LeaveSlot { tunnel }),
             None => return,
             Some(_) => false,

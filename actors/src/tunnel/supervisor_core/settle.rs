@@ -9,7 +9,7 @@ use super::{SupervisorCore, Tunnel};
 use crate::tunnel::failure::TunnelError;
 use crate::tunnel::grant::{Grant, GrantEvent};
 use crate::tunnel::refused_logins::Turn;
-use crate::tunnel::state::{Channels, TunnelEvent, TunnelState};
+use crate::tunnel::state::{TunnelEvent, TunnelState};
 
 impl SupervisorCore {
     pub(super) fn settle(&mut self, now: Instant) {
@@ -172,14 +172,6 @@ impl SupervisorCore {
         matches!(self.grant, Grant::Live { .. }) && self.tunnels.values().any(is_ready)
     }
 
-    fn is_wanted(&self, channels: &Channels, now: Instant) -> bool {
-        channels.opening > 0
-            || self
-                .waiters
-                .iter()
-                .any(|waiter| channels.serves(waiter.timeout, now))
-    }
-
     fn close_unused(&mut self, now: Instant) {
         let idle_timeout = self.settings.idle_timeout;
         let unused: Vec<(TunnelId, &'static str)> = self
@@ -188,7 +180,8 @@ impl SupervisorCore {
             .filter_map(|(id, tunnel)| match &tunnel.state {
                 TunnelState::Retiring(channels) if channels.leased == 0 => Some((*id, "retired")),
                 TunnelState::Ready(channels)
-                    if !self.is_wanted(channels, now)
+                    if channels.opening == 0
+                        && !self.is_waited_for(channels, now)
                         && channels
                             .idle_since
                             .is_some_and(|since| since + idle_timeout <= now) =>
