@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::event::AwsRequestIds;
 use super::record::{Exec, Outcome};
@@ -17,6 +18,8 @@ pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
     let request = &spec.request;
     AuditRow {
         id: spec.exec_id,
+        attempt_nonce: Uuid::new_v4(),
+        body_hmac: spec.body_hmac,
         workspace_id: spec.workspace_id,
         status: RowStatus::Running,
         summary: summary(spec, "running"),

@@ -262,6 +262,8 @@ fn token_record(row: &SqliteRow) -> Result<TokenRecord, sqlx::Error> {
         prefix: row.try_get("prefix")?,
         name: row.try_get("name")?,
         created_at: time(row.try_get("created_at")?)?,
+        last_used_at: None,
+        expires_at: None,
         revoked_at: row
             .try_get::<Option<&str>, _>("revoked_at")?
             .map(time)

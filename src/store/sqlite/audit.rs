@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
@@ -114,7 +114,7 @@ fn holds_nul(value: &Value) -> bool {
 
 #[async_trait]
 impl AuditStore for SqliteStore {
-    async fn write(&self, rows: &[AuditRow]) -> Result<(), AuditStoreError> {
+    async fn write(&self, _half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
         let parameters = rows.iter().map(Parameters::of).collect::<Result<Vec<_>, _>>()?;
         let batch =
             serde_json::to_string(&parameters).map_err(|error| AuditStoreError::Rejected(error.into()))?;
@@ -123,7 +123,7 @@ impl AuditStore for SqliteStore {
             .execute(&self.writer)
             .await
             .map_err(failure::audit)?;
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
@@ -139,5 +139,9 @@ impl AuditStore for SqliteStore {
                     .map_err(failure::audit)
             })
             .collect()
+    }
+
+    async fn delete_ended(&self, _age: Duration, _limit: u32) -> Result<u64, AuditStoreError> {
+        unimplemented!()
     }
 }

@@ -14,6 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use adit_actors::exec::CallerKind;
 use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::HostKey;
 use async_trait::async_trait;
@@ -25,8 +26,8 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    Authorization, ConnectError, HostKeyPin, HostKeyQuery, NewToken, NewWorkspace, PinnedByOperator, Store,
-    StoreError, TargetDefaults, TokenHash, TokenRecord, Workspace,
+    Authorization, ConnectError, ExecQuery, HostKeyPin, HostKeyQuery, NewToken, NewWorkspace,
+    PinnedByOperator, Store, StoreError, StoredExec, TargetDefaults, TokenHash, TokenRecord, Workspace,
 };
 
 /// Adit keeps its own history, beside the one of a host platform.
@@ -139,6 +140,18 @@ impl Store for SqliteStore {
 
     async fn forget_host_key(&self, instance: &InstanceKey) -> Result<Option<HostKeyPin>, StoreError> {
         host_keys::forget(&self.writer, instance).await
+    }
+
+    async fn exec(&self, _: Uuid, _: Option<Uuid>) -> Result<Option<StoredExec>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn list_execs(&self, _: &ExecQuery) -> Result<Vec<StoredExec>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn note_token_uses(&self, _: &[(CallerKind, Uuid)], _: Duration) -> Result<(), StoreError> {
+        unimplemented!()
     }
 
     async fn close(&self) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_actors::audit::{AuditStore, AuditStoreError};
+use adit_actors::audit::{AuditStore, AuditStoreError, Half};
 use async_trait::async_trait;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::types::Json;
@@ -149,7 +149,10 @@ async fn committed_rows_survive_a_killed_process() {
     let workspace = workspace("mine", None);
     store.add_workspace(&workspace).await.unwrap();
     let row = running(workspace.id);
-    store.write(std::slice::from_ref(&row)).await.unwrap();
+    store
+        .write(Half::Begin, std::slice::from_ref(&row))
+        .await
+        .unwrap();
 
     let crashed = directory.path().join("crashed.db");
     let log = directory.path().join("adit.db-wal");
@@ -217,7 +220,7 @@ async fn a_busy_database_is_unavailable_and_readers_go_on() {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *held).await.unwrap();
 
     let row = running(uuid::Uuid::new_v4());
-    let refused = store.write(&[row]).await;
+    let refused = store.write(Half::Begin, &[row]).await;
     assert!(
         matches!(refused, Err(AuditStoreError::Unavailable(_))),
         "{refused:?}"

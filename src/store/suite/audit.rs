@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_actors::audit::{AuditRow, AuditStoreError, RowStatus};
+use adit_actors::audit::{AuditRow, AuditStoreError, Half, RowStatus};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -43,10 +43,10 @@ pub(in crate::store) async fn a_batch_is_written_whole(harness: Harness) {
         status: RowStatus::Timeout,
         ..finished(&running(id))
     };
-    harness.store.write(&[]).await.unwrap();
+    harness.store.write(Half::Finish, &[]).await.unwrap();
     harness
         .store
-        .write(&[begun.clone(), failed.clone(), ended.clone()])
+        .write(Half::Finish, &[begun.clone(), failed.clone(), ended.clone()])
         .await
         .unwrap();
 
@@ -87,13 +87,13 @@ pub(in crate::store) async fn a_begin_never_replaces_and_a_finish_always_does(ha
         (vec![begun.clone(), finish.clone()], "ok"),
         (vec![finish.clone(), begun.clone()], "ok"),
     ] {
-        harness.store.write(&rows).await.unwrap();
+        harness.store.write(Half::Finish, &rows).await.unwrap();
         assert_eq!(statuses(&harness).await, [(begun.id, status.to_owned())]);
     }
     let unannounced = finished(&running(id));
     harness
         .store
-        .write(std::slice::from_ref(&unannounced))
+        .write(Half::Finish, std::slice::from_ref(&unannounced))
         .await
         .unwrap();
     assert!(
@@ -137,14 +137,14 @@ pub(in crate::store) async fn a_poisoned_batch_writes_nothing(harness: Harness) 
         ),
     ];
     for (what, poison) in poisons {
-        let result = harness.store.write(&[good.clone(), poison]).await;
+        let result = harness.store.write(Half::Finish, &[good.clone(), poison]).await;
         assert!(
             matches!(result, Err(AuditStoreError::Rejected(_))),
             "{what}: {result:?}"
         );
         assert_eq!(statuses(&harness).await, [], "{what}");
     }
-    harness.store.write(&[good]).await.unwrap();
+    harness.store.write(Half::Finish, &[good]).await.unwrap();
     assert_eq!(statuses(&harness).await.len(), 1);
 }
 
@@ -163,7 +163,7 @@ pub(in crate::store) async fn another_writers_row_is_never_touched(harness: Harn
         vec![finished(&row)],
         vec![running(id), finished(&row)],
     ] {
-        let result = harness.store.write(&rows).await;
+        let result = harness.store.write(Half::Finish, &rows).await;
         assert!(matches!(result, Err(AuditStoreError::Rejected(_))), "{result:?}");
         assert_eq!(harness.database.activities().await, before);
     }
@@ -182,7 +182,7 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
     let ended = aged(finished(&running(id)), older);
     harness
         .store
-        .write(&[orphan.clone(), fresh.clone(), ended.clone()])
+        .write(Half::Finish, &[orphan.clone(), fresh.clone(), ended.clone()])
         .await
         .unwrap();
     let foreign = Uuid::new_v4();
@@ -244,10 +244,18 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
 pub(in crate::store) async fn a_late_finish_replaces_what_the_sweep_wrote(harness: Harness) {
     let id = added(&harness, workspace("mine", None)).await;
     let begun = aged(running(id), Duration::from_secs(10));
-    harness.store.write(std::slice::from_ref(&begun)).await.unwrap();
+    harness
+        .store
+        .write(Half::Finish, std::slice::from_ref(&begun))
+        .await
+        .unwrap();
     assert_eq!(harness.store.sweep(Duration::ZERO).await.unwrap(), [begun.id]);
     let finish = finished(&begun);
-    harness.store.write(std::slice::from_ref(&finish)).await.unwrap();
+    harness
+        .store
+        .write(Half::Finish, std::slice::from_ref(&finish))
+        .await
+        .unwrap();
     let rows = harness.database.activities().await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].response_body, finish.response_body);
@@ -268,9 +276,12 @@ pub(in crate::store) async fn concurrent_writers_lose_nothing(harness: Harness) 
             tokio::spawn(async move {
                 for _ in 0..ROWS {
                     let begun = running(id);
-                    store.write(std::slice::from_ref(&begun)).await.unwrap();
+                    store
+                        .write(Half::Finish, std::slice::from_ref(&begun))
+                        .await
+                        .unwrap();
                     store.authorize(token.hash, Some(id), Some(id)).await.unwrap();
-                    store.write(&[finished(&begun)]).await.unwrap();
+                    store.write(Half::Finish, &[finished(&begun)]).await.unwrap();
                 }
             })
         })

@@ -118,12 +118,15 @@ fn token(scope: TokenScope, first: u8) -> NewToken {
         hash,
         prefix: format!("prefix{first:02}"),
         name,
+        expires_at: None,
     }
 }
 
 pub(in crate::store) fn running(workspace_id: Uuid) -> AuditRow {
     AuditRow {
         id: Uuid::new_v4(),
+        attempt_nonce: Uuid::new_v4(),
+        body_hmac: None,
         workspace_id,
         status: RowStatus::Running,
         summary: "exec `true`".to_owned(),
