@@ -6,8 +6,8 @@
 mod accounts;
 mod audit;
 mod execs;
-mod failure;
 mod host_keys;
+mod row;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -98,7 +98,7 @@ impl Store for SqliteStore {
         sqlx::query("SELECT EXISTS (SELECT 1 FROM workspaces)")
             .execute(&self.readers)
             .await
-            .map_err(|error| failure::unavailable("ping", error))?;
+            .map_err(|error| super::failure::unavailable("ping", error))?;
         Ok(())
     }
 
