@@ -7,7 +7,10 @@ mod accounts;
 mod audit_rows;
 mod execs;
 mod failure;
+mod history;
 mod host_keys;
+mod location;
+pub mod postgres;
 mod row;
 pub mod sqlite;
 #[cfg(test)]
@@ -25,6 +28,10 @@ use adit_actors::tunnel::{HostKey, HostKeys, Source};
 use async_trait::async_trait;
 use thiserror::Error;
 use uuid::Uuid;
+
+use self::location::Location;
+use self::postgres::PostgresStore;
+use self::sqlite::SqliteStore;
 
 pub use accounts::{
     Authorization, NewToken, NewWorkspace, TargetDefaults, TokenHash, TokenRecord, TokenScope, Workspace,
@@ -84,6 +91,9 @@ pub enum ConnectError {
     /// A migration failed; those before it are in place.
     #[error("the store's migrations failed")]
     Migrate(#[source] Source),
+    /// Somebody else's migrations don't come to an end.
+    #[error("another `adit migrate` is at work on the store")]
+    MigrationUnderWay,
     /// The database lacks migrations that this version of Adit needs.
     #[error("the store lacks {missing} of Adit's migrations; run `adit migrate` first")]
     NotMigrated {
@@ -98,41 +108,33 @@ pub enum ConnectError {
     },
 }
 
-/// Opens the store that `url` names: `sqlite:///absolute/path` or `sqlite://relative/path`.
+/// Opens the store that `url` names: `sqlite:///absolute/path`, `sqlite://relative/path` or
+/// `postgres://user:password@host/database`. At most `connections` serve requests at once; audit rows have their own.
 ///
 /// # Errors
 /// [`ConnectError`]; in particular when the database is not there or its migrations are not those of this version:
 /// [`migrate`] comes first.
-pub async fn connect(url: &str, defaults: TargetDefaults) -> Result<Arc<dyn Store>, ConnectError> {
-    Ok(Arc::new(
-        sqlite::SqliteStore::open(&sqlite_path(url)?, defaults).await?,
-    ))
+pub async fn connect(
+    url: &str,
+    connections: u32,
+    defaults: TargetDefaults,
+) -> Result<Arc<dyn Store>, ConnectError> {
+    Ok(match Location::of(url)? {
+        Location::Sqlite(path) => Arc::new(SqliteStore::open(&path, connections, defaults).await?),
+        Location::Postgres(options) => Arc::new(PostgresStore::open(&options, connections, defaults).await?),
+    })
 }
 
-/// Brings the database that `url` names up to this version, creating it when it is not there. Returns how many
+/// Brings the database that `url` names up to this version; SQLite's file is made when it is not there. Returns how many
 /// migrations were applied.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub async fn migrate(url: &str) -> Result<usize, ConnectError> {
-    sqlite::migrate(&sqlite_path(url)?).await
-}
-
-fn sqlite_path(url: &str) -> Result<PathBuf, ConnectError> {
-    let Some(path) = url.strip_prefix("sqlite://") else {
-        return Err(ConnectError::Url("it must begin with `sqlite://`"));
-    };
-    if path.is_empty() || path == ":memory:" {
-        return Err(ConnectError::Url(
-            "it must name a file: `sqlite:///var/lib/adit/adit.db`",
-        ));
+    match Location::of(url)? {
+        Location::Sqlite(path) => sqlite::migrate(&path).await,
+        Location::Postgres(options) => postgres::migrate(&options).await,
     }
-    if path.contains(['?', '#']) {
-        return Err(ConnectError::Url(
-            "it takes no parameters; the file name must be free of `?` and `#`",
-        ));
-    }
-    Ok(path.into())
 }
 
 /// Everything the service asks of its database.
