@@ -34,6 +34,7 @@ pub fn record(token: &SecretString, scope: TokenScope, name: Option<String>) -> 
         hash: hash(token),
         prefix,
         name,
+        expires_at: None,
     }
 }
 

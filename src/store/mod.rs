@@ -3,6 +3,7 @@
 //! [`Store`] is the whole of what the rest of the service knows of SQL. Audit rows and host key pins go through the
 //! traits of `adit-actors`, which a store implements as well. [`connect`] picks the implementation by the URL.
 
+mod audit_rows;
 mod host_keys;
 pub mod sqlite;
 #[cfg(test)]
@@ -11,12 +12,14 @@ mod timestamp;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use adit_actors::audit::AuditStore;
-use adit_actors::exec::Caller;
+use adit_actors::audit::{AuditStore, RowStatus};
+use adit_actors::exec::{Caller, CallerKind};
 use adit_actors::instance::{InstanceKey, InstanceTarget};
 use adit_actors::tunnel::{HostKey, HostKeys, Source};
 use async_trait::async_trait;
+use serde_json::Value;
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -222,6 +225,30 @@ pub trait Store: AuditStore + HostKeys {
     /// [`StoreError::Unavailable`]; then it may be gone or not.
     async fn forget_host_key(&self, instance: &InstanceKey) -> Result<Option<HostKeyPin>, StoreError>;
 
+    /// The row of one exec; with `workspace_id` only if it is that workspace's. Other writers' rows are not seen.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn exec(&self, exec_id: Uuid, workspace_id: Option<Uuid>)
+    -> Result<Option<StoredExec>, StoreError>;
+
+    /// A page of execs, newest first: by `created_at` and, where that is the same, by id, both descending.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn list_execs(&self, query: &ExecQuery) -> Result<Vec<StoredExec>, StoreError>;
+
+    /// Notes that tokens are in use: sets `last_used_at` to the store's present time where it is absent or older than
+    /// `coarseness`. Tokens that are not there any more are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn note_token_uses(
+        &self,
+        tokens: &[(CallerKind, Uuid)],
+        coarseness: Duration,
+    ) -> Result<(), StoreError>;
+
     /// Gives the connections back; every later call fails. The last step of a shutdown.
     async fn close(&self);
 }
@@ -261,6 +288,44 @@ pub struct Workspace {
     pub status: String,
     /// The EC2 instance behind it, with what the row says of the way there and the settings' defaults for the rest.
     pub target: Option<InstanceTarget>,
+}
+
+/// An exec's row as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredExec {
+    /// Id of the exec.
+    pub id: Uuid,
+    /// Workspace it ran for.
+    pub workspace_id: Uuid,
+    /// Where the row stands.
+    pub status: RowStatus,
+    /// One line for people.
+    pub summary: Option<String>,
+    /// Who asked for what.
+    pub request_body: Option<Value>,
+    /// The `Exec` and what only operators may see of it, once it has ended.
+    pub response_body: Option<Value>,
+    /// Error code and cause, if something went wrong; only for operators.
+    pub error_detail: Option<String>,
+    /// When the exec was admitted.
+    pub created_at: OffsetDateTime,
+    /// HMAC of the request under its Idempotency-Key, where it had one.
+    pub body_hmac: Option<[u8; 32]>,
+}
+
+/// Which execs to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct ExecQuery {
+    /// Only this workspace's.
+    pub workspace_id: Option<Uuid>,
+    /// Only those whose row stands so.
+    pub status: Option<RowStatus>,
+    /// Only those admitted at this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Only what comes after this one, which need not be there any more.
+    pub after: Option<(OffsetDateTime, Uuid)>,
+    /// At most so many.
+    pub limit: u32,
 }
 
 /// A workspace to add.
@@ -310,6 +375,8 @@ pub struct NewToken {
     pub prefix: String,
     /// A name for people. Only org tokens have a column for it.
     pub name: Option<String>,
+    /// From when on it opens nothing any more; never when absent, as the host platform's tokens.
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 /// A token as an operator sees it.
@@ -325,6 +392,10 @@ pub struct TokenRecord {
     pub name: Option<String>,
     /// When it was issued.
     pub created_at: OffsetDateTime,
+    /// When it was used last, within some minutes.
+    pub last_used_at: Option<OffsetDateTime>,
+    /// From when on it opens nothing any more.
+    pub expires_at: Option<OffsetDateTime>,
     /// When it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
 }

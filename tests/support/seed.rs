@@ -132,6 +132,7 @@ async fn issue(store: &dyn Store, scope: TokenScope) -> (Uuid, String) {
         hash: Sha256::digest(token.as_bytes()).into(),
         prefix: token[..8].to_owned(),
         name: matches!(scope, TokenScope::Org(_)).then(|| "tests".to_owned()),
+        expires_at: None,
     };
     store.add_token(&record).await.unwrap();
     (id, token)

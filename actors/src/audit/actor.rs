@@ -12,7 +12,7 @@ use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
 use super::batch::{Effect, GroupCommit, Half, Ticket, Verdict, WriteResult};
-use super::store::{AuditRow, AuditStore, AuditStoreError};
+use super::store::{self, AuditRow, AuditStore, AuditStoreError};
 use crate::alarm::Alarm;
 use crate::arbiters::Arbiters;
 use crate::tunnel::chain;
@@ -116,8 +116,9 @@ impl AuditActor {
         let store = Arc::clone(&self.store);
         let count = rows.len();
         // A task of its own: a store that panics must not take the queue down with it.
-        let writing =
-            tokio::spawn(async move { tokio::time::timeout(WRITE_DEADLINE, store.write(&rows)).await });
+        let writing = tokio::spawn(async move {
+            tokio::time::timeout(WRITE_DEADLINE, store.write(store::Half::Finish, &rows)).await
+        });
         ctx.spawn(writing.into_actor(self).map(move |written, act, ctx| {
             let result = judge(written, count);
             let effects = act.core.written(result, Instant::now());
@@ -150,11 +151,11 @@ impl AuditActor {
     }
 }
 
-type Written = Result<Result<Result<(), AuditStoreError>, Elapsed>, JoinError>;
+type Written = Result<Result<Result<Vec<Uuid>, AuditStoreError>, Elapsed>, JoinError>;
 
 fn judge(written: Written, rows: usize) -> WriteResult {
     let (cause, result) = match written {
-        Ok(Ok(Ok(()))) => return WriteResult::Committed,
+        Ok(Ok(Ok(_))) => return WriteResult::Committed,
         Ok(Ok(Err(error @ AuditStoreError::Rejected(_)))) => (chain(&error), WriteResult::Rejected),
         Ok(Ok(Err(error @ AuditStoreError::Unavailable(_)))) => (chain(&error), WriteResult::Unavailable),
         Ok(Err(_)) => (

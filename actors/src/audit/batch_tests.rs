@@ -7,6 +7,8 @@ use crate::audit::RowStatus;
 fn row(id: u128) -> AuditRow {
     AuditRow {
         id: Uuid::from_u128(id),
+        attempt_nonce: Uuid::from_u128(id),
+        body_hmac: None,
         workspace_id: Uuid::nil(),
         status: RowStatus::Running,
         summary: String::new(),

@@ -6,4 +6,4 @@ pub mod store;
 
 pub(crate) use actor::{Audit, AuditSettings};
 pub(crate) use batch::Verdict;
-pub use store::{AuditRow, AuditStore, AuditStoreError, RowStatus};
+pub use store::{AuditRow, AuditStore, AuditStoreError, Half, RowStatus};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -15,6 +16,12 @@ use crate::tunnel::Source;
 pub struct AuditRow {
     /// Id of the exec.
     pub id: Uuid,
+    /// Names the one try that this row is of. Two replicas may want the same id, as an Idempotency-Key makes it; only the
+    /// one whose nonce stands in the row owns it, and a begin that is written again after a lost acknowledgement knows
+    /// itself by it.
+    pub attempt_nonce: Uuid,
+    /// HMAC-SHA256 of the request under its Idempotency-Key, where it has one.
+    pub body_hmac: Option<[u8; 32]>,
     /// Workspace it ran for.
     pub workspace_id: Uuid,
     /// Where the row stands.
@@ -34,7 +41,8 @@ pub struct AuditRow {
 }
 
 /// `status` of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RowStatus {
     /// Begun and not finished.
     Running,
@@ -47,6 +55,15 @@ pub enum RowStatus {
 }
 
 impl RowStatus {
+    /// Every status, for tables and for reading a column.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Ok, Self::Error, Self::Timeout];
+
+    /// The status of a column's text.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
     /// The text in the column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -70,16 +87,25 @@ pub enum AuditStoreError {
     Rejected(#[source] Source),
 }
 
-/// Where audit rows are kept.
+/// Which half of an exec's row a batch writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// The row before the command runs. Never replaces anything.
+    Begin,
+    /// The whole row after the end. Replaces the row of its own try, whatever that says.
+    Finish,
+}
+
+/// Where audit rows are kept. The two halves are written independently: a burst of one must not hold up the other.
 #[async_trait]
 pub trait AuditStore: Send + Sync + 'static {
-    /// Commits all `rows` in one transaction, or none. Writing the same row twice leaves one. A `Running` row never
-    /// replaces a row that is there already; a final row replaces whatever is there under its id, provided that it
-    /// is an exec's.
+    /// Commits all `rows` in one transaction, or none. All are of the same half and no id stands twice. Writing the same
+    /// row twice leaves one. Returns the ids whose rows belong to another try or another writer: those rows are as they
+    /// were. An empty batch is a probe: it fails as a real one would where the store can't commit.
     ///
     /// # Errors
     /// [`AuditStoreError`] says whether trying again can help.
-    async fn write(&self, rows: &[AuditRow]) -> Result<(), AuditStoreError>;
+    async fn write(&self, half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError>;
 
     /// Settles rows that still say `running` although they began more than `older_than` ago by the store's own clock:
     /// they become `error` with outcome `unknown`, ended by `crash`. Returns their ids.
@@ -87,4 +113,11 @@ pub trait AuditStore: Send + Sync + 'static {
     /// # Errors
     /// [`AuditStoreError::Unavailable`] when the store can't be reached.
     async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError>;
+
+    /// Deletes at most `limit` rows of execs that have ended and began more than `age` ago by the store's own clock, the
+    /// oldest first, in one transaction. Never touches a `running` row or another writer's. Returns how many it deleted.
+    ///
+    /// # Errors
+    /// [`AuditStoreError::Unavailable`] when the store can't be reached.
+    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError>;
 }

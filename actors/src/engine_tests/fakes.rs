@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use uuid::Uuid;
 
 use super::instance::Instance;
-use crate::audit::{AuditRow, AuditStore, AuditStoreError};
+use crate::audit::{AuditRow, AuditStore, AuditStoreError, Half};
 use crate::instance::{EndpointHint, InstanceKey, InstanceTarget};
 use crate::tunnel::{
     DialError, Dialed, Dialer, GrantError, HostKey, HostKeyError, HostKeys, KeyGrantReceipt, KeyGrants,
@@ -162,7 +162,7 @@ pub(super) struct Store {
 
 #[async_trait]
 impl AuditStore for Store {
-    async fn write(&self, rows: &[AuditRow]) -> Result<(), AuditStoreError> {
+    async fn write(&self, _: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(
             !self.panics.swap(false, Ordering::Relaxed),
@@ -183,11 +183,15 @@ impl AuditStore for Store {
                 kept.entry(row.id).or_insert_with(|| row.clone());
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
         Ok(Vec::new())
+    }
+
+    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
+        Ok(0)
     }
 }
 

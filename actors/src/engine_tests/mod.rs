@@ -68,6 +68,7 @@ impl Rig {
             },
             remote_addr: None,
             request_id: None,
+            body_hmac: None,
         };
         let permit = self.engine.admit(Uuid::nil(), None).unwrap();
         self.engine.run(spec, permit)

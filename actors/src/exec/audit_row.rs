@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::event::AwsRequestIds;
 use super::record::{Exec, Outcome};
@@ -20,6 +21,8 @@ pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
     let cmd = redact(&request.cmd);
     AuditRow {
         id: spec.exec_id,
+        attempt_nonce: Uuid::new_v4(),
+        body_hmac: spec.body_hmac,
         workspace_id: spec.workspace_id,
         status: RowStatus::Running,
         summary: summary(cmd.first().map(String::as_str), "running"),

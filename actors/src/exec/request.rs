@@ -209,6 +209,9 @@ pub struct ExecSpec {
     pub remote_addr: Option<IpAddr>,
     /// The caller's own id for the request.
     pub request_id: Option<String>,
+    /// HMAC of the request under its Idempotency-Key, where it has one. The row is then begun before a channel is asked
+    /// for: another replica may own the exec's id.
+    pub body_hmac: Option<[u8; 32]>,
 }
 
 /// Who asked for an exec, as the audit row names it. Never the token itself.

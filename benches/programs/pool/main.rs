@@ -177,6 +177,7 @@ impl Rig {
             },
             remote_addr: None,
             request_id: None,
+            body_hmac: None,
         };
         let mut running = self.engine.run(spec, self.engine.admit(Uuid::nil(), None)?);
         while let Some(event) = running.next().await {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adit::aws::{AwsConnection, AwsOptions, InstanceDialer};
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
 use adit_actors::clock::Clock;
 use adit_actors::engine::Boundaries;
 use adit_actors::instance::{EndpointHint, InstanceKey, InstanceTarget};
@@ -154,11 +154,15 @@ impl HostKeys for Around {
 
 #[async_trait]
 impl AuditStore for Around {
-    async fn write(&self, _: &[AuditRow]) -> Result<(), AuditStoreError> {
-        Ok(())
+    async fn write(&self, _: Half, _: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
+        Ok(Vec::new())
     }
 
     async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
         Ok(Vec::new())
+    }
+
+    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
+        Ok(0)
     }
 }

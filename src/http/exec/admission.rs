@@ -77,6 +77,7 @@ pub(crate) async fn admit_exec(
         caller: known.caller,
         remote_addr: peer::remote_addr(request.peer_addr(), headers, &options.trusted_proxies),
         request_id: RequestIds::read(headers).request_id().map(str::to_owned),
+        body_hmac: None,
     };
     Ok(Admitted {
         spec,

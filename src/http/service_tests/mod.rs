@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Boundaries, Engine, EngineSettings};
 use adit_actors::instance::InstanceTarget;
@@ -78,17 +78,21 @@ struct Rows(Mutex<Vec<AuditRow>>);
 
 #[async_trait]
 impl AuditStore for Rows {
-    async fn write(&self, rows: &[AuditRow]) -> Result<(), AuditStoreError> {
+    async fn write(&self, _: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
         let mut kept = self.0.lock().expect("no test panics in here");
         for row in rows {
             kept.retain(|other| other.id != row.id);
             kept.push(row.clone());
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
         Ok(Vec::new())
+    }
+
+    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
+        Ok(0)
     }
 }
 
@@ -229,6 +233,7 @@ impl Service {
                 hash,
                 prefix,
                 name: None,
+                expires_at: None,
             })
             .await
             .unwrap();

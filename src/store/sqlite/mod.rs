@@ -5,6 +5,7 @@
 
 mod accounts;
 mod audit;
+mod execs;
 mod failure;
 mod host_keys;
 
@@ -14,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use adit_actors::exec::CallerKind;
 use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::HostKey;
 use async_trait::async_trait;
@@ -25,8 +27,8 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    Authorization, ConnectError, HostKeyPin, HostKeyQuery, NewToken, NewWorkspace, PinnedByOperator, Store,
-    StoreError, TargetDefaults, TokenHash, TokenRecord, Workspace,
+    Authorization, ConnectError, ExecQuery, HostKeyPin, HostKeyQuery, NewToken, NewWorkspace,
+    PinnedByOperator, Store, StoreError, StoredExec, TargetDefaults, TokenHash, TokenRecord, Workspace,
 };
 
 /// Adit keeps its own history, beside the one of a host platform.
@@ -141,6 +143,26 @@ impl Store for SqliteStore {
         host_keys::forget(&self.writer, instance).await
     }
 
+    async fn exec(
+        &self,
+        exec_id: Uuid,
+        workspace_id: Option<Uuid>,
+    ) -> Result<Option<StoredExec>, StoreError> {
+        execs::show(&self.readers, exec_id, workspace_id).await
+    }
+
+    async fn list_execs(&self, query: &ExecQuery) -> Result<Vec<StoredExec>, StoreError> {
+        execs::list(&self.readers, query).await
+    }
+
+    async fn note_token_uses(
+        &self,
+        tokens: &[(CallerKind, Uuid)],
+        coarseness: Duration,
+    ) -> Result<(), StoreError> {
+        accounts::note_token_uses(&self.writer, tokens, coarseness).await
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -214,6 +236,11 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+}
+
+/// So long ago, as SQLite's date functions take it.
+fn modifier(ago: Duration) -> String {
+    format!("-{:.3} seconds", ago.as_secs_f64())
 }
 
 fn open_error(error: sqlx::Error) -> ConnectError {
