@@ -12,6 +12,7 @@ mod mark;
 mod output;
 mod phase;
 pub mod record;
+mod redact;
 pub mod request;
 
 pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings};
