@@ -65,6 +65,7 @@ impl Settings {
                 count(self.http.max_body_bytes),
                 1_024..=67_108_864,
             ),
+            ("store.connections", self.store.connections.into(), 1..=128),
             ("aws.ssh_port", self.aws.ssh_port.into(), 1..=65_535),
             (
                 "aws.max_tunnel_duration_s",

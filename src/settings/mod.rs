@@ -138,6 +138,8 @@ pub struct Store {
     pub url: SecretString,
     /// A file with the URL instead. Read once; [`Settings::load`] puts its content into `url`.
     pub url_file: Option<PathBuf>,
+    /// Connections for authentication, lists and host keys, at most. Audit rows have three more.
+    pub connections: u32,
 }
 
 impl Default for Store {
@@ -145,6 +147,7 @@ impl Default for Store {
         Self {
             url: SecretString::from("sqlite:///var/lib/adit/adit.db"),
             url_file: None,
+            connections: 8,
         }
     }
 }

@@ -271,7 +271,6 @@ impl ExecActor {
         let exec = self.exec(true);
         let row = audit_row::finish(
             &self.begun,
-            &self.spec,
             &exec,
             Confidential {
                 failure: self.failure.as_deref(),

@@ -14,6 +14,7 @@ mod mark;
 mod output;
 mod phase;
 pub mod record;
+mod redact;
 pub mod request;
 
 pub use actor::LiveLook;
