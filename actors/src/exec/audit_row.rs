@@ -71,7 +71,8 @@ pub(crate) fn finish(begun: &AuditRow, exec: &Exec, confidential: Confidential<'
         aws_request_ids: confidential.aws_request_ids,
     };
     let error_detail = exec.error.as_ref().map(|error| match confidential.failure {
-        Some(failure) => format!("{}: {failure}", error.code.as_str()),
+        // Part of it may be a peer's words, and no database takes a NUL: the row's end must not be lost for one.
+        Some(failure) => format!("{}: {}", error.code.as_str(), failure.replace('\0', "\u{fffd}")),
         None => error.code.as_str().to_owned(),
     });
     // As it was redacted, not as it was run.
@@ -110,4 +111,68 @@ fn ending(exec: &Exec) -> String {
 fn summary(program: Option<&str>, ending: &str) -> String {
     let shown: String = program.unwrap_or_default().chars().take(SUMMARY_LENGTH).collect();
     format!("exec {shown}: {ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ErrorCode;
+    use super::super::record::{AuditReceipt, EndedBy, ExecState, Ran, Streams, Timing};
+    use super::*;
+
+    fn begun() -> AuditRow {
+        AuditRow {
+            id: Uuid::nil(),
+            attempt_nonce: Uuid::nil(),
+            body_hmac: None,
+            workspace_id: Uuid::nil(),
+            status: RowStatus::Running,
+            summary: "exec true: running".to_owned(),
+            request_body: json!({ "cmd": ["true"] }),
+            response_body: None,
+            duration_ms: None,
+            error_detail: None,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn failed() -> Exec {
+        Exec {
+            exec_id: Uuid::nil(),
+            state: ExecState::Ended,
+            ran: Ran::No,
+            outcome: Some(Outcome::Failed),
+            ended_by: Some(EndedBy::Exit),
+            exit_code: None,
+            signal: None,
+            error: Some(ErrorCode::TargetUnreachable.into()),
+            started_at: OffsetDateTime::UNIX_EPOCH,
+            duration_ms: 1,
+            timeout_s: 30,
+            streams: Streams::default(),
+            kill: None,
+            tunnel: None,
+            timing_ms: Timing::default(),
+            audit: AuditReceipt {
+                id: Uuid::nil(),
+                committed: true,
+            },
+        }
+    }
+
+    #[test]
+    fn a_peer_cannot_spoil_the_row_by_what_it_says() {
+        let confidential = Confidential {
+            failure: Some("the peer hung up: bye\0bye"),
+            ..Confidential::default()
+        };
+        let row = finish(&begun(), &failed(), confidential);
+        assert_eq!(
+            row.error_detail.as_deref(),
+            Some("target_unreachable: the peer hung up: bye\u{fffd}bye")
+        );
+        assert_eq!(
+            (row.status, row.summary.as_str()),
+            (RowStatus::Error, "exec true: target_unreachable")
+        );
+    }
 }
