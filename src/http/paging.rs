@@ -77,7 +77,10 @@ mod tests {
 
     #[test]
     fn a_limit_has_its_bounds() {
-        let length = PageLength { default: 50, max: 200 };
+        let length = PageLength {
+            default: 50,
+            max: 200,
+        };
         for (limit, expected) in [
             (None, Some(50)),
             (Some("1"), Some(1)),

@@ -180,7 +180,10 @@ impl Problem {
 
     /// The store did not answer. Its error is for the log, with `what` could not be done; the caller reads the fixed text.
     pub(crate) fn store_unavailable(error: &StoreError, what: &'static str) -> Self {
-        tracing::error!(error = error as &dyn std::error::Error, "the store is not available: {what}");
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "the store is not available: {what}"
+        );
         Self::new(ErrorCode::AuditUnavailable)
     }
 

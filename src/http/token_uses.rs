@@ -151,13 +151,15 @@ mod tests {
         let (uses, begun) = (TokenUses::default(), Instant::now());
         let calls = RefCell::new(Vec::new());
         let (stop, stopped) = oneshot::channel();
-        let keeping = uses.clone().keep_flushing(MINUTE, stopped, async |tokens: &[Token]| {
-            let mut sorted = tokens.to_vec();
-            sorted.sort_by_key(|(_, id)| *id);
-            let number = calls.borrow().len();
-            calls.borrow_mut().push((begun.elapsed().as_secs(), sorted));
-            answer(number).await
-        });
+        let keeping = uses
+            .clone()
+            .keep_flushing(MINUTE, stopped, async |tokens: &[Token]| {
+                let mut sorted = tokens.to_vec();
+                sorted.sort_by_key(|(_, id)| *id);
+                let number = calls.borrow().len();
+                calls.borrow_mut().push((begun.elapsed().as_secs(), sorted));
+                answer(number).await
+            });
         tokio::join!(keeping, async {
             script(&uses).await;
             stop.send(()).unwrap();
@@ -210,11 +212,7 @@ mod tests {
         .await;
         let both = vec![(Org, id(1)), (Org, id(2))];
         let hung = FLUSH_TIMEOUT.as_secs();
-        let expected = [
-            (60, vec![(Org, id(1))]),
-            (120, both.clone()),
-            (180 + hung, both),
-        ];
+        let expected = [(60, vec![(Org, id(1))]), (120, both.clone()), (180 + hung, both)];
         assert_eq!(calls, expected);
     }
 

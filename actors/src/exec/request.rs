@@ -339,9 +339,18 @@ mod tests {
             with_variable("b", ""),
             with_variable("b", "c"),
             with_variable("bc", ""),
-            ExecRequestParts { cwd: Some("/".to_owned()), ..plain(&["a"]) },
-            ExecRequestParts { stdin: Bytes::from_static(b"/"), ..plain(&["a"]) },
-            ExecRequestParts { timeout_s: 31, ..plain(&["a"]) },
+            ExecRequestParts {
+                cwd: Some("/".to_owned()),
+                ..plain(&["a"])
+            },
+            ExecRequestParts {
+                stdin: Bytes::from_static(b"/"),
+                ..plain(&["a"])
+            },
+            ExecRequestParts {
+                timeout_s: 31,
+                ..plain(&["a"])
+            },
         ]
         .map(|parts| canonical_form(&parts));
         for (number, form) in forms.iter().enumerate() {

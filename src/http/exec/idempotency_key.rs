@@ -2,7 +2,6 @@
 
 use actix_web::http::header::{HeaderMap, HeaderName};
 use adit_actors::exec::ExecRequest;
-use hmac::digest::KeyInit as _;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use uuid::Uuid;
@@ -17,8 +16,11 @@ const MAX_KEY: usize = 128;
 const NAMESPACE: Uuid = Uuid::from_u128(0x29f2_49c3_952d_4245_a6d8_e3c0_17f0_f852);
 
 /// A well-formed key. Its text is the caller's and stays out of logs and rows.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct IdempotencyKey(Vec<u8>);
+#[derive(Clone)]
+pub(crate) struct IdempotencyKey {
+    text: Vec<u8>,
+    hmac: Hmac<Sha256>,
+}
 
 impl IdempotencyKey {
     /// The request's key, if it has one.
@@ -34,30 +36,40 @@ impl IdempotencyKey {
         if values.next().is_some() {
             return Err(Problem::invalid("`Idempotency-Key`: must not be given twice"));
         }
-        let key = value.as_bytes();
-        if (1..=MAX_KEY).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) {
-            Ok(Some(Self(key.to_vec())))
-        } else {
-            Err(Problem::invalid(format!(
+        let text = Some(value.as_bytes())
+            .filter(|text| (1..=MAX_KEY).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic));
+        // HMAC takes keys of any length (RFC 2104 section 3).
+        let key = text.and_then(|text| {
+            Some(Self {
+                text: text.to_vec(),
+                hmac: Hmac::new_from_slice(text).ok()?,
+            })
+        });
+        key.map(Some).ok_or_else(|| {
+            Problem::invalid(format!(
                 "`Idempotency-Key`: must be 1 to {MAX_KEY} visible ASCII characters"
-            )))
-        }
+            ))
+        })
     }
 
     /// Id of the exec that is a key's attempt in a workspace, counted from 0. What stands before the key has one length, so
     /// no two names are alike.
     pub(crate) fn exec_id(&self, workspace_id: Uuid, attempt: u32) -> Uuid {
-        let name = [workspace_id.as_bytes().as_slice(), &attempt.to_be_bytes(), &self.0].concat();
+        let name = [
+            workspace_id.as_bytes().as_slice(),
+            &attempt.to_be_bytes(),
+            &self.text,
+        ]
+        .concat();
         Uuid::new_v5(&NAMESPACE, &name)
     }
 
     /// HMAC-SHA256 of the request, under the key: the row keeps no digest of stdin or of variables that could be compared
     /// with guesses by who does not know the key.
-    pub(crate) fn hmac_of(&self, request: &ExecRequest) -> Option<[u8; 32]> {
-        // HMAC takes keys of any length (RFC 2104 section 3), so there always is one.
-        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
+    pub(crate) fn hmac_of(&self, request: &ExecRequest) -> [u8; 32] {
+        let mut hmac = self.hmac.clone();
         request.feed_canonical_form(|piece| hmac.update(piece));
-        Some(hmac.finalize().into_bytes().into())
+        hmac.finalize().into_bytes().into()
     }
 }
 
@@ -106,7 +118,7 @@ mod tests {
                 headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
             }
             match IdempotencyKey::of(&headers) {
-                Ok(key) => assert!(valid && key == Some(IdempotencyKey(values[0].to_vec())), "{values:?}"),
+                Ok(key) => assert!(valid && key.unwrap().text == values[0], "{values:?}"),
                 Err(problem) => {
                     let (_, body) = problem.into_parts();
                     let body = String::from_utf8(body).unwrap();
@@ -114,7 +126,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(IdempotencyKey::of(&HeaderMap::new()).unwrap(), None);
+        assert!(IdempotencyKey::of(&HeaderMap::new()).unwrap().is_none());
     }
 
     #[test]
@@ -143,16 +155,19 @@ mod tests {
             key.exec_id(Uuid::from_u128(0xa11ce), 3).to_string(),
             "97a5c7b2-49f3-5427-9e39-9e663cf85741"
         );
-        let hmac = key.hmac_of(&request).unwrap();
+        let hmac = key.hmac_of(&request);
         let hexadecimal: String = hmac.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hexadecimal, "8219f749d1c3653ce8dc95e83cedb77742c90c82a68c8e4c1628e6291b1a866b");
+        assert_eq!(
+            hexadecimal,
+            "8219f749d1c3653ce8dc95e83cedb77742c90c82a68c8e4c1628e6291b1a866b"
+        );
     }
 
     #[test]
     fn form_does_not_count_and_content_does() {
         let hmac = |body: &str| {
             let request = request_body::parse(body.as_bytes()).unwrap().request;
-            key("k").hmac_of(&request).unwrap()
+            key("k").hmac_of(&request)
         };
         let plain = hmac(r#"{"cmd":["true"]}"#);
         for same in [
@@ -172,6 +187,6 @@ mod tests {
             assert_ne!(hmac(other), plain, "{other}");
         }
         let request = request_body::parse(br#"{"cmd":["true"]}"#).unwrap().request;
-        assert_ne!(key("l").hmac_of(&request).unwrap(), plain, "another key");
+        assert_ne!(key("l").hmac_of(&request), plain, "another key");
     }
 }
