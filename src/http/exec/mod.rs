@@ -16,10 +16,13 @@ mod json_form;
 pub(crate) mod list;
 pub(crate) mod one;
 mod outcome;
-mod request_body;
+pub(crate) mod request_body;
 pub(crate) mod stored;
 mod stream;
 mod utf8_framer;
+
+#[cfg(test)]
+pub(crate) use idempotency_key::IdempotencyKey;
 
 #[cfg(test)]
 mod answer_tests;
