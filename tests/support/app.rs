@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use adit::application::target_defaults;
+use adit::application::open_store;
 use adit::aws::{AwsConnection, AwsOptions};
 use adit::settings::Settings;
 use adit::store;
@@ -394,9 +394,8 @@ fn emulator_settings(sshd: Option<&Sshd>, fleet: Fleet) -> adit_emulator::Settin
 }
 
 async fn prepare_store(settings: &Settings, os_user: &str, fleet: Fleet) -> Seed {
-    let url = settings.store.url.expose_secret();
-    store::migrate(url).await.unwrap();
-    let store = store::connect(url, target_defaults(settings)).await.unwrap();
+    store::migrate(settings.store.url.expose_secret()).await.unwrap();
+    let store = open_store(settings).await.unwrap();
     let seed = Seed::write(store.as_ref(), os_user, fleet).await;
     store.close().await;
     seed
