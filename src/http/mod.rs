@@ -7,7 +7,6 @@ mod access_log;
 mod admin;
 pub mod admin_wire;
 mod credentials;
-mod engine_stub;
 mod exec;
 mod health;
 mod host_access;

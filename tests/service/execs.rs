@@ -1,16 +1,16 @@
 //! Execs as others than their own caller see them: live and afterwards, one and in pages; and their end by DELETE.
 
-use adit::application::target_defaults;
+use adit::application::open_store;
 use adit::settings::Settings;
-use adit::store;
 use adit_actors::exec::{EndedBy, Exec, ExecState, Outcome, Ran};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::streaming::Streaming;
 use crate::support::api::Answer;
 use crate::support::app::ADMIN_TOKEN;
-use crate::support::{Backend, TestApp, processes, wait};
+use crate::support::{Backend, TestApp, TestStore, processes, wait};
 
 over_every_instance!(a_delete_ends_the_program);
 over_the_emulator!(
@@ -19,6 +19,11 @@ over_the_emulator!(
     a_list_goes_on_where_its_page_ended,
     operators_see_what_tenants_do_not,
     an_exec_of_others_is_not_there,
+);
+over_postgres!(
+    an_exec_is_shown_while_it_runs_and_afterwards,
+    a_list_goes_on_where_its_page_ended,
+    operators_see_what_tenants_do_not,
 );
 
 fn path(id: impl std::fmt::Display) -> String {
@@ -277,15 +282,17 @@ async fn an_exec_of_others_is_not_there(app: &TestApp) {
 
 #[actix_rt::test]
 async fn a_token_in_use_is_noted_at_the_latest_when_the_service_stops() {
-    let app = TestApp::start(Backend::InProcess).await;
-    assert_eq!(ask(&app, "GET", "exec").await.status, 200);
-    let used = app.seed.workspace().token[..8].to_owned();
-    let kept = app.finish_but_for_the_store().await;
-    let store = store::connect(&kept.url(), target_defaults(&Settings::default()))
-        .await
-        .unwrap();
-    for token in store.list_tokens().await.unwrap() {
-        assert_eq!(token.last_used_at.is_some(), token.prefix == used, "{token:?}");
+    for store in [TestStore::sqlite(), TestStore::postgres().await] {
+        let app = TestApp::start_on(store, Backend::InProcess).await;
+        assert_eq!(ask(&app, "GET", "exec").await.status, 200);
+        let used = app.seed.workspace().token[..8].to_owned();
+        let kept = app.finish_but_for_the_store().await;
+        let mut settings = Settings::default();
+        settings.store.url = SecretString::from(kept.url());
+        let store = open_store(&settings).await.unwrap();
+        for token in store.list_tokens().await.unwrap() {
+            assert_eq!(token.last_used_at.is_some(), token.prefix == used, "{token:?}");
+        }
+        store.close().await;
     }
-    store.close().await;
 }

@@ -13,7 +13,6 @@ use super::attempts::{Attempt, AttemptSearch, judge};
 use super::form::Form;
 use super::idempotency_key::IdempotencyKey;
 use super::stored::{self, ExecObject};
-use crate::http::engine_stub::RunningStub as _;
 use crate::http::options::HttpState;
 use crate::http::problem::{Problem, ProblemCode};
 

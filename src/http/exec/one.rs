@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::answer;
 use super::stored::{self, ExecObject};
-use crate::http::engine_stub::EngineStub as _;
 use crate::http::options::HttpState;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::http::tenant::{self, Tenant, hyphenated};

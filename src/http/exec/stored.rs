@@ -7,7 +7,6 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::json_form;
-use crate::http::engine_stub::EngineStub as _;
 use crate::store::StoredExec;
 
 /// The members of an `Exec`. What else a row's `response_body` holds is for operators.
