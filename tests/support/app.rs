@@ -390,7 +390,13 @@ async fn prepare_store(settings: &Settings, os_user: &str, fleet: Fleet) -> Seed
     let url = settings.store.url.expose_secret();
     store::migrate(url).await.unwrap();
     let store = store::connect(url, target_defaults(settings)).await.unwrap();
-    let seed = Seed::write(store.as_ref(), os_user, fleet).await;
+    let seed = Seed::write(
+        store.as_ref(),
+        os_user,
+        fleet.instances,
+        fleet.addresses_are_known,
+    )
+    .await;
     store.close().await;
     seed
 }
