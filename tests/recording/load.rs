@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::support::seed::Seeded;
+use crate::support::wait;
 
 /// How soon a caller tries again when it can't connect.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -39,6 +40,16 @@ impl Ledger {
     pub(crate) fn command(&self, script: &str) -> Value {
         let script = format!("echo \"$ADIT_EXEC_ID\" >> \"$1\"; {script}");
         json!(["sh", "-c", script, "sh", self.file()])
+    }
+
+    /// One that goes on until [`Ledger::let_go`] and then exits with 7.
+    pub(crate) fn held_command(&self) -> Value {
+        self.command("until [ -e \"$1.go\" ]; do sleep 0.05; done; exit 7")
+    }
+
+    /// Lets the held ones go on.
+    pub(crate) fn let_go(&self) {
+        std::fs::write(self.file().with_extension("go"), "").unwrap();
     }
 
     /// Ids in the order in which their commands began.
@@ -115,6 +126,20 @@ pub(crate) async fn ask_with(
     };
     heard.exec = serde_json::from_value(exec.clone()).ok();
     heard
+}
+
+/// Starts so many held commands and waits until all of them run.
+pub(crate) async fn hold(execs: usize, service: SocketAddr, who: &Seeded, ledger: &Ledger) -> JoinSet<Heard> {
+    let mut held = JoinSet::new();
+    for _ in 0..execs {
+        let (who, body) = (
+            who.clone(),
+            json!({"cmd": ledger.held_command(), "timeout_s": 120}),
+        );
+        held.spawn(async move { ask(&client(), service, &who, &body).await });
+    }
+    wait::until_true("the held commands run", async || ledger.begun().len() >= execs).await;
+    held
 }
 
 /// A client that keeps no connection.

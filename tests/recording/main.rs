@@ -13,5 +13,8 @@
 mod breaking;
 mod killed;
 mod load;
+mod outage;
+mod stopped;
 mod support;
 mod truth;
+mod unreliable;

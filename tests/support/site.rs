@@ -139,8 +139,13 @@ impl Service {
     }
 
     /// Sends it SIGTERM and gives its exit code.
-    pub(crate) async fn terminate(mut self) -> Option<i32> {
-        self.process.signal(Signal::TERM);
+    pub(crate) async fn terminate(self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits for its end after a signal, and gives its exit code.
+    pub(crate) async fn ended(mut self) -> Option<i32> {
         self.process.ended().await
     }
 }
