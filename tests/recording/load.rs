@@ -68,8 +68,8 @@ pub(crate) struct Heard {
     pub(crate) code: Option<String>,
     /// Whether there was a Retry-After.
     pub(crate) may_retry: bool,
-    /// From the header.
-    pub(crate) exec_id: Option<Uuid>,
+    /// Whether it is the answer to an earlier request with the same Idempotency-Key.
+    pub(crate) is_replayed: bool,
     /// The whole answer's `Exec`: of the exit frame, the JSON form or the problem.
     pub(crate) exec: Option<Exec>,
 }
@@ -98,9 +98,7 @@ pub(crate) async fn ask_with(
     let mut heard = Heard {
         status: Some(answer.status().as_u16()),
         may_retry: headers.contains_key("retry-after"),
-        exec_id: headers
-            .get("adit-exec-id")
-            .map(|id| id.to_str().unwrap().parse().unwrap()),
+        is_replayed: headers.contains_key("idempotent-replayed"),
         ..Heard::default()
     };
     let mut text = Vec::new();

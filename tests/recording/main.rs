@@ -14,6 +14,8 @@ mod breaking;
 mod killed;
 mod load;
 mod outage;
+mod repeated;
+mod retention;
 mod stopped;
 mod support;
 mod truth;
