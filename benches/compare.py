@@ -110,6 +110,7 @@ class Run:
         self._processes = processes
         self._shared = shared
         self._disk = disk
+        self._memory = memory
         self._postgres = postgres
         try:
             self._shell = pwd.getpwnam(arguments.login).pw_shell
@@ -183,9 +184,10 @@ class Run:
         rates = audit.rates(self._program("audit"), postgres.database("rates"))
         one_instance = dict(list(self._emulator.instances.items())[:1])
         emulator = dataclasses.replace(self._emulator, instances=one_instance)
-        adit = self._start_adit("adit-postgres", postgres.database("adit"), emulator)
+        recorded = self._start_adit("adit-postgres", postgres.database("adit"), emulator)
+        in_memory = self._start_adit("adit-audit", f"sqlite://{self._memory / 'audit.db'}", emulator)
         rounds = -(-self._arguments.samples // SAMPLES_A_ROUND)
-        latency = audit.added_latency(adit, self._in_memory, rounds, SAMPLES_A_ROUND, WARM_UP)
+        latency = audit.added_latency(recorded, in_memory, rounds, SAMPLES_A_ROUND, WARM_UP)
         return [
             ("Execs a second that can be recorded in PostgreSQL", rates),
             ("What the audit adds to a warm exec with PostgreSQL", latency),
