@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::postgres::Database;
-use crate::postgres_cluster::Cluster;
-use crate::wait;
+use crate::support::postgres::Database;
+use crate::support::postgres_cluster::Cluster;
+use crate::support::wait;
 
 const CONNECTIONS: u32 = 3;
 
@@ -74,7 +74,13 @@ impl Opened {
         let org = Some(Uuid::nil());
         let answer = self.store.authorize(self.token, Some(self.workspace), org);
         let answer = timeout(FOREVER, answer).await.expect("it answers");
-        matches!(answer, Ok(Authorization::Known { workspace: Some(_), .. }))
+        matches!(
+            answer,
+            Ok(Authorization::Known {
+                workspace: Some(_),
+                ..
+            })
+        )
     }
 
     /// Whether as many requests at once get through as there are connections, and one more.
