@@ -108,11 +108,6 @@ impl Service {
         self.address
     }
 
-    /// What it has logged so far.
-    pub(crate) fn log(&self) -> String {
-        self.process.printed()
-    }
-
     /// The most memory it has ever held, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.process.peak_memory()
