@@ -1,7 +1,11 @@
-//! The store suite on PostgreSQL, and what only PostgreSQL has: sessions, servers that hang, and grants.
+//! The store suite on PostgreSQL, and what only PostgreSQL has: sessions, a host platform, long migrations, and plans.
 
-#[path = "../../../tests/support/postgres.rs"]
+mod adoption;
+#[path = "../../../../tests/support/postgres.rs"]
 mod database;
+mod migrating;
+mod plans;
+mod sessions;
 
 use std::sync::Arc;
 
