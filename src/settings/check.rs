@@ -52,7 +52,7 @@ impl Settings {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 27] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 28] {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         [
             ("http.workers", count(self.http.workers), 1..=256),
@@ -145,6 +145,7 @@ impl Settings {
                 self.audit.flush_timeout.as_secs(),
                 1..=600,
             ),
+            ("audit.retain_days", self.audit.retain_days.into(), 0..=36_500),
             ("shutdown.grace_s", self.shutdown.grace.as_secs(), 0..=600),
         ]
     }
