@@ -58,7 +58,7 @@ const PROBE: &str = "PRAGMA user_version = 0";
 
 /// What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
 /// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`).
-const SWEEP: &str = "
+pub(super) const SWEEP: &str = "
     UPDATE activity_logs SET
         status = 'error',
         summary = CASE WHEN summary LIKE '%: running'
@@ -75,7 +75,7 @@ const SWEEP: &str = "
     RETURNING id";
 
 /// `?1` how long ago, `?2` how many.
-const DELETE_ENDED: &str = "
+pub(super) const DELETE_ENDED: &str = "
     DELETE FROM activity_logs WHERE id IN (
         SELECT id FROM activity_logs
         WHERE activity_type = 'exec' AND status <> 'running'
