@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use adit_actors::audit::{AuditStore, AuditStoreError, Half, RowStatus};
 use async_trait::async_trait;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::types::Json;
-use sqlx::types::uuid::fmt::Hyphenated;
+use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
@@ -46,26 +44,7 @@ impl Database for File {
             .fetch_all(&self.pool)
             .await
             .unwrap();
-        rows.iter().map(activity).collect()
-    }
-}
-
-fn activity(row: &SqliteRow) -> Activity {
-    Activity {
-        id: row.get::<Hyphenated, _>("id").into(),
-        workspace_id: row.get::<Hyphenated, _>("workspace_id").into(),
-        activity_type: row.get("activity_type"),
-        method: row.get("method"),
-        summary: row.get("summary"),
-        request_body: row
-            .get::<Option<Json<_>>, _>("request_body")
-            .map(|Json(body)| body),
-        response_body: row
-            .get::<Option<Json<_>>, _>("response_body")
-            .map(|Json(body)| body),
-        duration_ms: row.get("duration_ms"),
-        status: row.get("status"),
-        error_detail: row.get("error_detail"),
+        rows.iter().map(Activity::of).collect()
     }
 }
 
@@ -157,7 +136,7 @@ async fn committed_rows_survive_a_killed_process() {
         .await
         .unwrap();
     assert_eq!(
-        rows.iter().map(|row| activity(row).id).collect::<Vec<_>>(),
+        rows.iter().map(|row| Activity::of(row).id).collect::<Vec<_>>(),
         [row.id]
     );
 }

@@ -10,9 +10,8 @@ mod sessions;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 use tokio::sync::Mutex;
 
 use super::{PostgresStore, migrate};
@@ -44,27 +43,8 @@ impl Database for Past {
             .await
             .unwrap()
             .iter()
-            .map(activity)
+            .map(Activity::of)
             .collect()
-    }
-}
-
-fn activity(row: &PgRow) -> Activity {
-    Activity {
-        id: row.get("id"),
-        workspace_id: row.get("workspace_id"),
-        activity_type: row.get("activity_type"),
-        method: row.get("method"),
-        summary: row.get("summary"),
-        request_body: row
-            .get::<Option<Json<_>>, _>("request_body")
-            .map(|Json(body)| body),
-        response_body: row
-            .get::<Option<Json<_>>, _>("response_body")
-            .map(|Json(body)| body),
-        duration_ms: row.get("duration_ms"),
-        status: row.get("status"),
-        error_detail: row.get("error_detail"),
     }
 }
 
