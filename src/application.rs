@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::aws::{self, AwsConnection, AwsOptions, AwsSetupError, TlsError, TunnelEndpointError, Way};
-use crate::http::{self, HttpOptions, HttpState, Surface};
+use crate::http::{self, HttpOptions, HttpState, Surface, TokenUseKeeper};
 use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
 
@@ -140,6 +140,7 @@ pub struct Application {
     store: Arc<dyn Store>,
     engine: Engine,
     servers: Vec<Server>,
+    token_uses: TokenUseKeeper,
     grace: Duration,
     flush_timeout: Duration,
 }
@@ -181,7 +182,7 @@ impl Application {
         let options = http_options(&settings)?;
         let clock = Clock::system();
         let aws = connect_to_aws(&settings, credentials, clock.clone()).await?;
-        let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+        let store = open_store(&settings).await?;
         let boundaries = Boundaries {
             key_grants: aws.key_grants(),
             dialer: aws.dialer(),
@@ -208,6 +209,7 @@ impl Application {
             store,
             engine,
             servers,
+            token_uses: state.keep_token_uses(),
             grace: settings.shutdown.grace,
             flush_timeout: settings.audit.flush_timeout,
         })
@@ -261,6 +263,7 @@ impl Application {
             end_execs(&self.engine, self.grace, self.flush_timeout, hurry),
             stop_servers(&handles, self.grace + self.flush_timeout + SHUTDOWN_MARGIN),
         );
+        self.token_uses.finish().await;
         self.store.close().await;
         if !unwritten.is_empty() {
             return Err(RunError::Unwritten(unwritten));
@@ -310,9 +313,22 @@ async fn stop_servers(handles: &[ServerHandle], limit: Duration) {
     }
 }
 
+/// Opens the store that the settings name.
+///
+/// # Errors
+/// [`ConnectError`]; in particular when its migrations are not those of this version.
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, ConnectError> {
+    let store = &settings.store;
+    store::connect(
+        store.url.expose_secret(),
+        store.connections,
+        target_defaults(settings),
+    )
+    .await
+}
+
 /// What holds for workspaces that do not say otherwise.
-#[must_use]
-pub fn target_defaults(settings: &Settings) -> TargetDefaults {
+fn target_defaults(settings: &Settings) -> TargetDefaults {
     TargetDefaults {
         region: settings.aws.region.clone(),
         os_user: settings.aws.os_user.clone(),
