@@ -11,6 +11,7 @@
 )]
 
 mod breaking;
+mod hanging;
 mod killed;
 mod load;
 mod outage;

@@ -79,7 +79,7 @@ async fn fill(store: &TestStore, region: &str) -> Seed {
     };
     let url = store.url();
     store::migrate(&url).await.unwrap();
-    let store = store::connect(&url, defaults).await.unwrap();
+    let store = store::connect(&url, 1, defaults).await.unwrap();
     let seed = Seed::write(store.as_ref(), "ubuntu", 1, true).await;
     store.close().await;
     seed

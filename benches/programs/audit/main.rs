@@ -99,7 +99,7 @@ async fn prepare(url: &str, workspace_id: Uuid) -> Outcome<Arc<dyn Store>> {
         os_user: "bench".to_owned(),
         port: 22,
     };
-    let store = store::connect(url, defaults).await?;
+    let store = store::connect(url, 1, defaults).await?;
     store
         .add_workspace(&NewWorkspace {
             id: workspace_id,
