@@ -74,7 +74,13 @@ impl Opened {
         let org = Some(Uuid::nil());
         let answer = self.store.authorize(self.token, Some(self.workspace), org);
         let answer = timeout(FOREVER, answer).await.expect("it answers");
-        matches!(answer, Ok(Authorization::Known { workspace: Some(_), .. }))
+        matches!(
+            answer,
+            Ok(Authorization::Known {
+                workspace: Some(_),
+                ..
+            })
+        )
     }
 
     /// Whether as many requests at once get through as there are connections, and one more.

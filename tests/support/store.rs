@@ -28,7 +28,12 @@ impl TestStore {
 
     /// An empty one on the PostgreSQL server that all tests share.
     pub(crate) async fn postgres() -> Self {
-        Self::Postgres(Box::new(Database::create().await))
+        Self::on(Database::create().await)
+    }
+
+    /// In that database.
+    pub(crate) fn on(database: Database) -> Self {
+        Self::Postgres(Box::new(database))
     }
 
     /// What `store.url` says of it.
