@@ -109,6 +109,7 @@ impl World {
     async fn endures(&mut self) {
         let until = Instant::now() + least_duration();
         let load = self.load.take().unwrap();
+        self.held_ledger.let_go();
         wait::until_true("every caller is refused", async || {
             let mut callers = load.heard().into_iter().zip(&self.heard_before);
             callers.all(|(heard, before)| heard[*before..].iter().any(is_refusal))
@@ -116,7 +117,6 @@ impl World {
         .await;
         // Each caller asks for one at a time, so all that was admitted before has ended.
         let begun = self.begun();
-        self.held_ledger.let_go();
         while let Some(heard) = self.held.join_next().await {
             let heard = heard.unwrap();
             let exec = heard.exec.as_ref().unwrap_or_else(|| panic!("{heard:?}"));
@@ -134,9 +134,17 @@ impl World {
         println!("at most {} KiB", peak / 1024);
         assert!(peak < MEMORY_LIMIT, "{} MiB", peak / 1024 / 1024);
         load.point_at(&[]);
-        let answered: usize = load.heard().iter().map(Vec::len).sum();
-        println!("{answered} answers before the return");
         self.heard.extend(load.stop().await);
+        let longest = self
+            .heard
+            .iter()
+            .filter(|heard| is_refusal(heard))
+            .map(|heard| heard.took)
+            .max();
+        println!(
+            "{} answers, the slowest refusal after {longest:?}",
+            self.heard.len()
+        );
     }
 
     /// What holds after it, although nobody asks for anything.
