@@ -70,7 +70,7 @@ impl World {
     async fn start() -> Self {
         let cluster = Cluster::start().await;
         let database = Database::create_on(&cluster.url()).await;
-        let site = Site::start(TestStore::on(database)).await;
+        let site = Site::start(TestStore::Postgres(Box::new(database))).await;
         let service = site.serve().await;
         let (ledger, held_ledger) = (Ledger::new(), Ledger::new());
         let who = site.seed.workspace();

@@ -50,7 +50,7 @@ async fn count(database: &mut PgConnection, condition: &'static str) -> i64 {
 async fn old_rows_of_execs_go_in_batches_and_nothing_else() {
     let database = Database::create().await;
     let mut connection = database.connect().await;
-    let mut site = Site::start(TestStore::on(database)).await;
+    let mut site = Site::start(TestStore::Postgres(Box::new(database))).await;
     let workspace = site.seed.workspace().id;
     insert(&mut connection, workspace, "exec", "ok", "30 hours", OLD).await;
     // It is settled first, and then as old as the others.

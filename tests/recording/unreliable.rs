@@ -22,7 +22,7 @@ async fn every_exec_has_one_true_row() {
     let database = Database::create_on(&cluster.url()).await;
     let port = |port: u16| format!(":{port}/");
     let url = database.url().replace(&port(cluster.port()), &port(proxy.port()));
-    let mut site = Site::start(TestStore::on(database)).await;
+    let mut site = Site::start(TestStore::Postgres(Box::new(database))).await;
     site.set("ADIT__STORE__URL", &url);
     let service = site.serve().await;
     let ledger = Ledger::new();

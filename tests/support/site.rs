@@ -94,13 +94,8 @@ pub(crate) struct Service {
 
 impl Service {
     async fn start(command: &mut Command) -> Self {
-        let mut process = Background::start(command);
-        let address = wait::until("`adit serve` listens or has ended", async || {
-            let listening = address_in(&process.printed());
-            assert!(listening.is_some() || process.is_running(), "it has ended");
-            listening
-        })
-        .await;
+        let process = Background::start(command);
+        let address = wait::until("`adit serve` listens", async || address_in(&process.printed())).await;
         Self {
             process,
             address,
@@ -111,11 +106,6 @@ impl Service {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// What it has logged so far.
-    pub(crate) fn log(&self) -> String {
-        self.process.printed()
     }
 
     /// The most memory it has ever held, in bytes.

@@ -28,12 +28,7 @@ impl TestStore {
 
     /// An empty one on the PostgreSQL server that all tests share.
     pub(crate) async fn postgres() -> Self {
-        Self::on(Database::create().await)
-    }
-
-    /// In that database.
-    pub(crate) fn on(database: Database) -> Self {
-        Self::Postgres(Box::new(database))
+        Self::Postgres(Box::new(Database::create().await))
     }
 
     /// What `store.url` says of it.
@@ -65,27 +60,6 @@ impl TestStore {
                     .await
                     .unwrap()
                     .into_bytes()
-            }
-        }
-    }
-
-    /// Makes the rows that say `running` an hour older.
-    pub(crate) async fn age_running_rows(&self) {
-        match self {
-            Self::Sqlite(directory) => {
-                let options = SqliteConnectOptions::new().filename(file(directory));
-                let mut connection = options.connect().await.unwrap();
-                let age = "UPDATE activity_logs
-                    SET created_at = strftime('%Y-%m-%dT%H:%M:%f000Z', created_at, '-1 hour')
-                    WHERE status = 'running'";
-                sqlx::query(age).execute(&mut connection).await.unwrap();
-                connection.close().await.unwrap();
-            }
-            Self::Postgres(database) => {
-                let age = "UPDATE activity_logs SET created_at = created_at - interval '1 hour'
-                    WHERE status = 'running'";
-                let mut connection = database.connect().await;
-                sqlx::query(age).execute(&mut connection).await.unwrap();
             }
         }
     }
@@ -129,6 +103,6 @@ impl Held {
     }
 }
 
-fn file(directory: &TempDir) -> PathBuf {
+pub(crate) fn file(directory: &TempDir) -> PathBuf {
     directory.path().join("adit.db")
 }
