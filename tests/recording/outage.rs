@@ -176,8 +176,8 @@ impl World {
         heard.push(after);
         let rows = truth::all_final(&self.site.store).await;
         let totals = truth::check(&rows, &self.begun(), &heard);
-        println!("{totals:?}");
-        assert_eq!(totals.swept, 0, "nothing crashed: {totals:?}");
+        println!("{totals}");
+        assert_eq!(totals.swept, 0, "nothing crashed: {totals}");
         assert_eq!(self.service.terminate().await, Some(0));
         self.site.emulator.stop().await;
     }
