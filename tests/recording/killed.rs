@@ -35,7 +35,7 @@ async fn killed_at_random_moments(store: TestStore, kills: usize) {
         let service = site.serve().await;
         load.point_at(&[service.address()]);
         // However fast the machine is: after so many commands, and then somewhere within one.
-        let more = ledger.begun().len() + random.random_range(0..60);
+        let more = ledger.begun().len() + random.random_range(0..120);
         wait::until_true("commands run", async || ledger.begun().len() >= more).await;
         sleep(Duration::from_micros(random.random_range(0..50_000))).await;
         load.point_at(&[]);
