@@ -1,4 +1,4 @@
-//! PostgreSQL goes away under load and comes back: stopped, or frozen with its connections open.
+//! PostgreSQL goes away under load and comes back: stopped, frozen with its connections open, or there and taking no rows.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -48,6 +48,16 @@ async fn frozen() {
     world.cluster.freeze();
     world.endures().await;
     world.cluster.thaw();
+    world.recovers().await;
+}
+
+/// Callers are known all the same, so that nothing but the row stands between them and their command.
+#[tokio::test]
+async fn locked() {
+    let mut world = World::start().await;
+    let held = world.site.store.hold_writers().await;
+    world.endures().await;
+    held.let_go().await;
     world.recovers().await;
 }
 
