@@ -115,64 +115,106 @@ fn summary(program: Option<&str>, ending: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ErrorCode;
-    use super::super::record::{AuditReceipt, EndedBy, ExecState, Ran, Streams, Timing};
     use super::*;
+    use crate::exec::{Caller, CallerKind, ErrorCode, ExecRequest, ExecRequestParts};
+    use crate::instance::{InstanceKey, InstanceTarget};
 
-    fn begun() -> AuditRow {
-        AuditRow {
-            id: Uuid::nil(),
-            attempt_nonce: Uuid::nil(),
-            body_hmac: None,
+    fn spec(cmd: &[&str]) -> ExecSpec {
+        let parts = ExecRequestParts {
+            cmd: vec!["true".to_owned()],
+            ..ExecRequestParts::default()
+        };
+        let mut request = ExecRequest::validate(parts).unwrap();
+        request.cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
+        ExecSpec {
+            exec_id: Uuid::nil(),
             workspace_id: Uuid::nil(),
-            status: RowStatus::Running,
-            summary: "exec true: running".to_owned(),
-            request_body: json!({ "cmd": ["true"] }),
-            response_body: None,
-            duration_ms: None,
-            error_detail: None,
-            created_at: OffsetDateTime::UNIX_EPOCH,
+            target: InstanceTarget {
+                instance: InstanceKey {
+                    region: "us-east-2".to_owned(),
+                    instance_id: "i-0123456789abcdef0".to_owned(),
+                },
+                os_user: "ubuntu".to_owned(),
+                availability_zone: None,
+                address: None,
+                port: None,
+                endpoint: None,
+            },
+            request,
+            caller: Caller {
+                kind: CallerKind::Workspace,
+                id: Uuid::nil(),
+                prefix: "12345678".to_owned(),
+                name: None,
+            },
+            remote_addr: None,
+            request_id: None,
+            body_hmac: None,
         }
     }
 
-    fn failed() -> Exec {
-        Exec {
-            exec_id: Uuid::nil(),
-            state: ExecState::Ended,
-            ran: Ran::No,
-            outcome: Some(Outcome::Failed),
-            ended_by: Some(EndedBy::Exit),
-            exit_code: None,
-            signal: None,
-            error: Some(ErrorCode::TargetUnreachable.into()),
-            started_at: OffsetDateTime::UNIX_EPOCH,
-            duration_ms: 1,
-            timeout_s: 30,
-            streams: Streams::default(),
-            kill: None,
-            tunnel: None,
-            timing_ms: Timing::default(),
-            audit: AuditReceipt {
-                id: Uuid::nil(),
-                committed: true,
-            },
+    fn exec() -> Exec {
+        let stream = json!({"bytes": 0, "sent": 0, "truncated": false, "sha256": null});
+        serde_json::from_value(json!({
+            "exec_id": Uuid::nil(), "state": "ended", "ran": "yes", "outcome": "exited", "ended_by": "exit",
+            "exit_code": 3, "signal": null, "error": null, "started_at": "2024-01-01T00:00:00Z", "duration_ms": 1,
+            "timeout_s": 30, "streams": {"stdout": stream, "stderr": stream}, "kill": null, "tunnel": "warm",
+            "timing_ms": {"queued": null, "grant": null, "connect": null, "channel": null, "first_byte": null, "run": null},
+            "audit": {"id": Uuid::nil(), "committed": true},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_row_shows_of_a_command_only_what_was_redacted() {
+        let table = [
+            (
+                vec!["ls", "TOKEN=abc"],
+                json!(["ls", "TOKEN=[REDACTED:TOKEN]"]),
+                "exec ls",
+            ),
+            (
+                vec!["TOKEN=abc"],
+                json!(["TOKEN=[REDACTED:TOKEN]"]),
+                "exec TOKEN=[REDACTED:TOKEN]",
+            ),
+            // No valid request holds a NUL: it stands for all that makes a redaction fail.
+            (
+                vec!["ls", "a\0b"],
+                json!(["[redaction failed]"]),
+                "exec [redaction failed]",
+            ),
+        ];
+        for (cmd, kept, summary) in table {
+            let begun = begin(&spec(&cmd), OffsetDateTime::UNIX_EPOCH);
+            let finished = finish(&begun, &exec(), Confidential::default());
+            assert_eq!(
+                (&begun.request_body["cmd"], &finished.request_body["cmd"]),
+                (&kept, &kept)
+            );
+            assert_eq!(begun.summary, format!("{summary}: running"));
+            assert_eq!(finished.summary, format!("{summary}: exited 3"));
         }
     }
 
     #[test]
-    fn a_peer_cannot_spoil_the_row_by_what_it_says() {
+    fn a_peer_cannot_spoil_a_row_by_what_it_says() {
+        let exec = Exec {
+            error: Some(ErrorCode::TargetUnreachable.into()),
+            ..exec()
+        };
         let confidential = Confidential {
             failure: Some("the peer hung up: bye\0bye"),
             ..Confidential::default()
         };
-        let row = finish(&begun(), &failed(), confidential);
+        let row = finish(
+            &begin(&spec(&["ls"]), OffsetDateTime::UNIX_EPOCH),
+            &exec,
+            confidential,
+        );
         assert_eq!(
             row.error_detail.as_deref(),
             Some("target_unreachable: the peer hung up: bye\u{fffd}bye")
-        );
-        assert_eq!(
-            (row.status, row.summary.as_str()),
-            (RowStatus::Error, "exec true: target_unreachable")
         );
     }
 }
