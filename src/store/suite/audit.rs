@@ -171,7 +171,7 @@ pub(in crate::store) async fn of_many_tries_at_once_one_gets_the_row(harness: Ha
     const TRIES: usize = 12;
     const ROWS: usize = 300;
     let id = added(&harness, workspace("mine", None)).await;
-    // Those of each half come in an order of their own: a store that locks rows as they come would deadlock.
+    // Those of each half come in an order of their own: a store that locks rows as they come may deadlock.
     let ids: Vec<_> = (0..ROWS).map(|_| Uuid::new_v4()).collect();
     let backwards: Vec<_> = ids.iter().rev().copied().collect();
     let batches: Vec<_> = (0..TRIES)
