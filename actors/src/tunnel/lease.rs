@@ -9,6 +9,7 @@ use russh::Channel;
 use russh::client::Msg;
 
 use super::supervisor_core::TunnelId;
+use super::warden::WardenHandle;
 use crate::exec::LeaseFacts;
 
 /// Tells a supervisor that the guards of a tunnel should be counted anew. Losing one does no harm: the count is read
@@ -45,18 +46,30 @@ pub(crate) struct Lease {
     tunnel: TunnelId,
     counter: LeaseCounter,
     supervisor: Recipient<LeaseDropped>,
+    warden: WardenHandle,
     poisoned: bool,
 }
 
 impl Lease {
-    pub(crate) fn new(tunnel: TunnelId, counter: LeaseCounter, supervisor: Recipient<LeaseDropped>) -> Self {
+    pub(crate) fn new(
+        tunnel: TunnelId,
+        counter: LeaseCounter,
+        supervisor: Recipient<LeaseDropped>,
+        warden: WardenHandle,
+    ) -> Self {
         counter.0.fetch_add(1, Ordering::AcqRel);
         Self {
             tunnel,
             counter,
             supervisor,
+            warden,
             poisoned: false,
         }
+    }
+
+    /// The warden of its tunnel.
+    pub(crate) fn warden(&self) -> &WardenHandle {
+        &self.warden
     }
 
     /// Ends the lease and keeps new ones off its tunnel: a process may be left behind the channel.

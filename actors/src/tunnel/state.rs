@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::life::Life;
+use super::warden::{WardenEvent, WardenState};
 
 /// Largest channel cap that is learned: far above any sensible MaxSessions, small enough for one connection.
 const LARGEST_CAP: usize = 64;
@@ -170,7 +171,7 @@ impl TunnelState {
     }
 }
 
-/// The session channels of one tunnel. Every channel counts against the cap: leased, spare or being opened.
+/// The session channels of one tunnel. Every channel counts against the cap: leased, spare, the warden's or being opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Channels {
     /// Opens on their way.
@@ -189,6 +190,7 @@ pub(crate) struct Channels {
     pub(crate) life: Option<Life>,
     /// Whether it has carried an exec.
     pub(crate) was_leased: bool,
+    pub(crate) warden: WardenState,
     last_closed: Option<Instant>,
     clean_opens: u32,
 }
@@ -204,6 +206,7 @@ impl Channels {
             idle_since: Some(now),
             life,
             was_leased: false,
+            warden: WardenState::NEW,
             last_closed: None,
             clean_opens: 0,
         }
@@ -211,12 +214,44 @@ impl Channels {
 
     /// Channels that are open or being opened.
     pub(crate) fn in_use(&self) -> usize {
-        self.opening + self.spares + self.leased
+        self.opening + self.spares + self.leased + usize::from(self.warden.has_channel())
     }
 
-    /// Whether one more may be opened now.
+    /// Whether no further exec has a place on it. The place of a warden that is still to come is kept.
+    pub(crate) fn is_full(&self) -> bool {
+        let kept = self.may_have_warden() && self.warden.is_wanted();
+        self.in_use() + usize::from(kept) >= self.cap
+    }
+
+    /// Whether one more may be opened for an exec now.
     pub(crate) fn has_room(&self) -> bool {
-        self.retry_at.is_none() && self.in_use() < self.cap
+        self.retry_at.is_none() && !self.is_full()
+    }
+
+    /// A warden never has the only channel there is.
+    pub(crate) fn may_have_warden(&self) -> bool {
+        self.cap >= 2
+    }
+
+    /// Whether its warden is to be started now: the first exec has been served, and another channel is open, which shows that
+    /// sshd has more than one.
+    pub(crate) fn lacks_warden(&self, now: Instant) -> bool {
+        self.may_have_warden()
+            && self.warden.is_wanted()
+            && self.warden.paused_until().is_none_or(|from| from <= now)
+            && self.was_leased
+            && self.leased + self.spares > 0
+            && self.retry_at.is_none()
+            && self.in_use() < self.cap
+    }
+
+    /// The warden's name in snapshots.
+    pub(crate) fn warden_name(&self) -> &'static str {
+        if self.may_have_warden() {
+            self.warden.name()
+        } else {
+            WardenState::None.name()
+        }
     }
 
     /// An open succeeded; the channel is a spare until it is handed over.
@@ -237,6 +272,21 @@ impl Channels {
     /// `asked_at` is when the open was sent: over a slow link its refusal arrives long after the slot was late.
     pub(crate) fn refused(&mut self, retry_at: Instant, asked_at: Instant) {
         self.opening = self.opening.saturating_sub(1);
+        self.learn_from_refusal(retry_at, asked_at);
+    }
+
+    /// The same for the warden's channel.
+    pub(crate) fn warden_refused(&mut self, retry_at: Instant, asked_at: Instant) {
+        self.warden_on(WardenEvent::Refused);
+        self.learn_from_refusal(retry_at, asked_at);
+    }
+
+    /// News that do not belong to its state come late, and mean nothing.
+    pub(crate) fn warden_on(&mut self, event: WardenEvent) {
+        self.warden = self.warden.after(event).unwrap_or(self.warden);
+    }
+
+    fn learn_from_refusal(&mut self, retry_at: Instant, asked_at: Instant) {
         self.clean_opens = 0;
         self.retry_at = Some(retry_at);
         if !self.slot_may_be_late(asked_at) {

@@ -1,4 +1,5 @@
 use super::tests::{Table, asks, settings};
+use super::warden_tests::refused as warden_refused;
 use super::*;
 
 #[tokio::test]
@@ -22,6 +23,8 @@ async fn open_failed_means_busy() {
         ["dial 2"],
         "all channels are taken now: the cap was learned"
     );
+    assert_eq!(table.channels(1).cap, 2, "the warden may still get a channel");
+    table.on(warden_refused(&table));
     assert_eq!(table.channels(1).cap, 1);
     assert_eq!(
         table.on(Event::Leases { tunnel: 1, live: 0 }),
@@ -78,7 +81,7 @@ async fn a_spare_is_kept_ready() {
     table.connect(1);
     assert_eq!(
         table.on(Event::ChannelOpened { tunnel: 1 }),
-        ["give 1 of 1 Cold", "open 1"]
+        ["give 1 of 1 Cold", "warden 1", "open 1"]
     );
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), [""; 0]);
     assert_eq!(table.on(asks(2)), ["give 2 of 1 Warm", "open 1"]);
@@ -98,6 +101,8 @@ async fn a_slot_that_is_freed_late_is_neither_a_refused_login_nor_a_reason_for_a
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(warden_refused(&table));
+    table.pass(Duration::from_millis(10));
     assert_eq!(table.on(asks(2)), ["open 1"]);
     let asked_at = table.now;
     table.now += Duration::from_millis(250);

@@ -60,7 +60,7 @@ impl SupervisorCore {
             return Some(Purpose::Successor);
         }
         let on_the_way: usize = self.ready().map(|(_, channels)| channels.opening).sum();
-        let has_free_channel = self.ready().any(|(_, channels)| channels.in_use() < channels.cap);
+        let has_free_channel = self.ready().any(|(_, channels)| !channels.is_full());
         let is_short = self.waiters.len() > on_the_way && !has_free_channel;
         (is_short && lasting < self.settings.max_tunnels).then_some(Purpose::Second)
     }

@@ -20,7 +20,10 @@ fn served_once(life: u64) -> Table {
     table.on(asks_for(1, 10));
     table.pushed();
     table.connect(1);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "warden 1"]
+    );
     table.on(Event::Leases { tunnel: 1, live: 0 });
     table
 }
@@ -96,7 +99,10 @@ async fn an_exec_that_needs_more_life_than_is_left_gets_the_successor() {
     );
     table.pushed();
     assert_eq!(table.connect(2), ["open 2"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 2 }), ["give 2 of 2 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 2 }),
+        ["give 2 of 2 Cold", "warden 2"]
+    );
 }
 
 #[tokio::test]
@@ -106,7 +112,10 @@ async fn a_fresh_tunnel_serves_even_an_exec_that_may_outlive_it() {
     table.on(asks_for(1, 120));
     table.pushed();
     assert_eq!(table.connect(1), ["open 1"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "warden 1"]
+    );
 }
 
 #[tokio::test]

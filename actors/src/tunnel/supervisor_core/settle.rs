@@ -17,6 +17,7 @@ impl SupervisorCore {
         self.clear_due_retries(now);
         self.retire_aged(now);
         self.hand_over_spares(now);
+        self.settle_wardens(now);
         self.open_channels(now);
         self.promote_second();
         self.dial_if_needed(now);

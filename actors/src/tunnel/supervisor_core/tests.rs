@@ -9,7 +9,7 @@ pub(super) fn settings() -> CoreSettings {
         start_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(300),
         grant_margin: MARGIN,
-        channel_cap: 3,
+        channel_cap: 4,
         spare_channels: 0,
         max_tunnels: 2,
         max_waiters: 1_000,
@@ -98,6 +98,8 @@ fn name(effect: &Effect) -> String {
         Effect::Dial { tunnel } => format!("dial {tunnel}"),
         Effect::Authenticate { tunnel } => format!("log in {tunnel}"),
         Effect::OpenChannel { tunnel } => format!("open {tunnel}"),
+        Effect::OpenWarden { tunnel } => format!("warden {tunnel}"),
+        Effect::DismissWarden { tunnel } => format!("dismiss warden {tunnel}"),
         Effect::HandOver {
             ask,
             tunnel,
@@ -140,7 +142,10 @@ async fn single_flight_and_overlap() {
     );
     assert_eq!(table.pushed(), ["log in 1"]);
     assert_eq!(table.on(Event::LoggedIn { tunnel: 1 }), ["open 1", "open 1"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "warden 1"]
+    );
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
     assert_eq!(table.on(asks(3)), ["open 1"]);
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 3 of 1 Warm"]);
