@@ -224,6 +224,17 @@ impl TestApp {
         answer.json()
     }
 
+    /// Waits until every tunnel has its warden (`ready`), or is known to have none (`none`).
+    pub(crate) async fn until_wardens_are(&self, state: &str) {
+        super::wait::until_true("the wardens are settled", async || {
+            let seen = self.tunnels().await;
+            let instances = seen["data"].as_array().unwrap().iter();
+            let mut tunnels = instances.flat_map(|instance| instance["tunnels"].as_array().unwrap());
+            tunnels.all(|tunnel| tunnel["warden"] == state)
+        })
+        .await;
+    }
+
     /// A call of the admin API.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> super::api::Answer {
         self.api.call(method, path, Some(ADMIN_TOKEN), body).await
