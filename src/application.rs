@@ -181,7 +181,7 @@ impl Application {
         let options = http_options(&settings)?;
         let clock = Clock::system();
         let aws = connect_to_aws(&settings, credentials, clock.clone()).await?;
-        let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+        let store = open_store(&settings).await?;
         let boundaries = Boundaries {
             key_grants: aws.key_grants(),
             dialer: aws.dialer(),
@@ -310,9 +310,22 @@ async fn stop_servers(handles: &[ServerHandle], limit: Duration) {
     }
 }
 
+/// Opens the store that the settings name.
+///
+/// # Errors
+/// [`ConnectError`]; in particular when its migrations are not those of this version.
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, ConnectError> {
+    let store = &settings.store;
+    store::connect(
+        store.url.expose_secret(),
+        store.connections,
+        target_defaults(settings),
+    )
+    .await
+}
+
 /// What holds for workspaces that do not say otherwise.
-#[must_use]
-pub fn target_defaults(settings: &Settings) -> TargetDefaults {
+fn target_defaults(settings: &Settings) -> TargetDefaults {
     TargetDefaults {
         region: settings.aws.region.clone(),
         os_user: settings.aws.os_user.clone(),

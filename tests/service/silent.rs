@@ -173,8 +173,7 @@ async fn two_upgrades_without_an_answer_are_the_answer() {
     let again = app.run(ledger.request("again", "echo served")).await;
     assert_served(Step::Upgrade, &again);
     let execs = vec![("first".to_owned(), exec), ("again".to_owned(), exec_of(&again))];
-    let wardens = if channels > 1 { 2 } else { 0 };
-    end(app, ledger, execs, wardens).await;
+    end(app, ledger, execs, 0).await;
 }
 
 // === Beside a running exec ===

@@ -190,7 +190,10 @@ impl Connection {
             "hang" => self.start(channel, line, Heeds::Term),
             "stubborn" => self.start(channel, line, Heeds::Kill),
             "immortal" => self.start(channel, line, Heeds::Nothing),
-            "hold" => session.exit_status_request(channel, 3)?,
+            "hold" => {
+                session.data(channel, "held\n")?;
+                session.exit_status_request(channel, 3)?;
+            }
             "vanish" => return Err(russh::Error::Disconnect),
             "five_seconds" => {
                 let (handle, open) = (session.handle(), Arc::clone(&self.open));

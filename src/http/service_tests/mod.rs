@@ -133,7 +133,7 @@ impl Service {
             os_user: "ubuntu".to_owned(),
             port: 22,
         };
-        let store = connect(&url, defaults).await.unwrap();
+        let store = connect(&url, 2, defaults).await.unwrap();
         let (aws, rows) = (Arc::new(aws), Arc::new(Rows::default()));
         let boundaries = Boundaries {
             key_grants: aws.clone(),
