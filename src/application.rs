@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::aws::{self, AwsConnection, AwsOptions, AwsSetupError, TlsError, TunnelEndpointError, Way};
-use crate::http::{self, HttpOptions, HttpState, Surface};
+use crate::http::{self, HttpOptions, HttpState, Surface, TokenUseKeeper};
 use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
 
@@ -140,6 +140,7 @@ pub struct Application {
     store: Arc<dyn Store>,
     engine: Engine,
     servers: Vec<Server>,
+    token_uses: TokenUseKeeper,
     grace: Duration,
     flush_timeout: Duration,
 }
@@ -208,6 +209,7 @@ impl Application {
             store,
             engine,
             servers,
+            token_uses: state.keep_token_uses(),
             grace: settings.shutdown.grace,
             flush_timeout: settings.audit.flush_timeout,
         })
@@ -261,6 +263,7 @@ impl Application {
             end_execs(&self.engine, self.grace, self.flush_timeout, hurry),
             stop_servers(&handles, self.grace + self.flush_timeout + SHUTDOWN_MARGIN),
         );
+        self.token_uses.finish().await;
         self.store.close().await;
         if !unwritten.is_empty() {
             return Err(RunError::Unwritten(unwritten));

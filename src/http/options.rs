@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::token_uses::{TokenUseKeeper, TokenUses};
 use crate::store::Store;
 
 /// The header that a host platform puts its tenant's org id in, unless the settings name another.
@@ -45,6 +46,8 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Worker threads of a listener; at least 1.
     pub workers: usize,
+    /// How often the use of tokens is written to the store.
+    pub token_use_interval: Duration,
 }
 
 impl Default for HttpOptions {
@@ -63,6 +66,7 @@ impl Default for HttpOptions {
             admin_tokens: Vec::new(),
             trusted_proxies: Vec::new(),
             workers: 2,
+            token_use_interval: Duration::from_secs(60),
         }
     }
 }
@@ -89,6 +93,8 @@ pub struct HttpState {
     pub options: Arc<HttpOptions>,
     /// Since when the store has not answered readiness checks.
     pub(crate) store_failing_since: Arc<Mutex<Option<Instant>>>,
+    /// Tokens used since that was written to the store.
+    pub(crate) token_uses: TokenUses,
 }
 
 impl HttpState {
@@ -100,7 +106,19 @@ impl HttpState {
             store,
             options: Arc::new(options),
             store_failing_since: Arc::default(),
+            token_uses: TokenUses::default(),
         }
+    }
+
+    /// Starts to write to the store, in the background, which tokens are in use. Once for all clones, inside an actix
+    /// `System`; [`TokenUseKeeper::finish`] ends it.
+    #[must_use]
+    pub fn keep_token_uses(&self) -> TokenUseKeeper {
+        TokenUseKeeper::start(
+            self.token_uses.clone(),
+            Arc::clone(&self.store),
+            self.options.token_use_interval,
+        )
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::program::{Dev, keep};
+use super::background::keep;
+use super::program::Dev;
 use super::{rows, wait};
 
 const MESSAGE: &str = "adit: interrupted; the exec is cancelled\n";

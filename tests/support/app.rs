@@ -296,6 +296,11 @@ impl TestApp {
 
     /// Ends the service in order and checks that no lease, row, tunnel or process of it is left.
     pub(crate) async fn finish(self) {
+        self.finish_but_for_the_store().await;
+    }
+
+    /// The same, and gives the store as the service leaves it.
+    pub(crate) async fn finish_but_for_the_store(self) -> TestStore {
         wait::until_true("no exec holds a lease or waits for one", async || {
             is_idle(&self.tunnels().await)
         })
@@ -314,6 +319,7 @@ impl TestApp {
             unfinished,
             others,
             sshd,
+            store,
             ..
         } = self;
         let something_ran = rows.iter().any(|row| {
@@ -346,6 +352,7 @@ impl TestApp {
         emulator.stop().await;
         drop(sshd);
         std::mem::forget(unfinished);
+        store
     }
 }
 
@@ -400,7 +407,13 @@ fn emulator_settings(sshd: Option<&Sshd>, fleet: Fleet) -> adit_emulator::Settin
 async fn prepare_store(settings: &Settings, os_user: &str, fleet: Fleet) -> Seed {
     store::migrate(settings.store.url.expose_secret()).await.unwrap();
     let store = open_store(settings).await.unwrap();
-    let seed = Seed::write(store.as_ref(), os_user, fleet).await;
+    let seed = Seed::write(
+        store.as_ref(),
+        os_user,
+        fleet.instances,
+        fleet.addresses_are_known,
+    )
+    .await;
     store.close().await;
     seed
 }
