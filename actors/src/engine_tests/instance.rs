@@ -28,6 +28,8 @@ pub(super) struct Instance {
     pub(super) max_sessions: usize,
     pub(super) refuses_logins: bool,
     pub(super) warden: Warden,
+    /// As sshd does after a root login before OpenSSH 10, and with a forced command.
+    pub(super) ignores_signals: bool,
 }
 
 /// What becomes of a warden there.
@@ -57,6 +59,7 @@ impl Instance {
             max_sessions: 10,
             refuses_logins: false,
             warden: Warden::Works,
+            ignores_signals: false,
         }
     }
 
@@ -110,7 +113,8 @@ impl Connection {
     }
 
     fn start(&self, channel: ChannelId, line: &str, heeds: Heeds) {
-        let exec_id = line.split("ADIT_EXEC_ID=").nth(1).unwrap()[..36].to_owned();
+        let export = line.split("ADIT_EXEC_ID=").nth(1).unwrap();
+        let exec_id = export.split(';').next().unwrap().to_owned();
         self.programs
             .lock()
             .unwrap()
@@ -304,6 +308,9 @@ impl server::Handler for Connection {
         signal: Sig,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if self.instance.ignores_signals {
+            return Ok(());
+        }
         let heeds = self
             .programs
             .lock()

@@ -24,9 +24,10 @@ use super::output::{Printed, SharedOutput};
 use super::phase::ExecCore;
 use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome};
 use super::request::ExecSpec;
+use super::stopping::KILL_BUDGET;
 use crate::audit::{Audit, AuditRow, Verdict};
 use crate::clock::Clock;
-use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, chain};
+use crate::tunnel::{LeasedChannel, TunnelError, TunnelGuard, TunnelPool, WardenHandle, chain};
 
 /// Ends an exec from outside; the first cause wins.
 #[derive(Clone, Copy, Debug, Message)]
@@ -69,6 +70,8 @@ pub(crate) struct ExecActor {
     channel: Option<LeasedChannel>,
     signals: Option<mpsc::Sender<&'static str>>,
     poison: Option<oneshot::Sender<()>>,
+    /// The tunnel of the channel in use, and the warden that runs on it.
+    tunnel: Option<(TunnelGuard, WardenHandle)>,
     timers: HashMap<Timer, SpawnHandle>,
     sealed: Option<Printed>,
     failure: Option<String>,
@@ -105,6 +108,7 @@ impl ExecActor {
             channel: None,
             signals: None,
             poison: None,
+            tunnel: None,
             timers: HashMap::new(),
             sealed: None,
             failure: None,
@@ -134,6 +138,7 @@ impl ExecActor {
                 Effect::NoteStart => self.started_at = Some(self.around.clock.now()),
                 Effect::AnnounceStart => self.output.start(),
                 Effect::Signal(name) => self.signal(name),
+                Effect::EndOnInstance { session } => self.end_on_instance(session, ctx),
                 Effect::SetTimer(timer, after) => self.set_timer(timer, after, ctx),
                 Effect::AbandonChannel { poison } => self.abandon_channel(poison),
                 Effect::Record => self.record(true, ctx),
@@ -212,11 +217,13 @@ impl ExecActor {
         let (signals, signals_ordered) = mpsc::channel(SIGNALS);
         let (poison, poisoned) = oneshot::channel();
         (self.signals, self.poison) = (Some(signals), Some(poison));
+        let warden = lease.warden().clone();
         let mark = command::new_mark();
+        self.tunnel = Some((lease.guard_of_tunnel(), warden.clone()));
         let drive = Drive {
             channel,
             lease,
-            line: command::line(&self.spec.request, self.spec.exec_id, &mark),
+            line: command::line(&self.spec.request, self.spec.exec_id, warden.mark(), &mark),
             mark,
             stdin: std::mem::take(&mut self.spec.request.stdin),
             output: Arc::clone(&self.output),
@@ -235,11 +242,25 @@ impl ExecActor {
         }
     }
 
+    fn end_on_instance(&mut self, session: Option<u32>, ctx: &mut Context<Self>) {
+        let Some((_, warden)) = &self.tunnel else {
+            return;
+        };
+        let end = warden.clone().end(self.spec.exec_id, session, KILL_BUDGET);
+        ctx.spawn(
+            end.into_actor(self)
+                .map(|answer, act, ctx| act.feed(Event::EndedOnInstance(answer), ctx)),
+        );
+    }
+
     fn abandon_channel(&mut self, poison: bool) {
         self.signals = None;
-        if let Some(sender) = self.poison.take().filter(|_| poison) {
-            // A channel that has ended has given its lease back already.
-            sender.send(()).ok();
+        let sender = self.poison.take();
+        if poison && sender.is_none_or(|sender| sender.send(()).is_err()) {
+            // The channel has closed, and its lease has ended with it.
+            if let Some((tunnel, _)) = &self.tunnel {
+                tunnel.poison();
+            }
         }
     }
 
@@ -273,7 +294,7 @@ impl ExecActor {
             &self.begun,
             &exec,
             Confidential {
-                failure: self.failure.as_deref(),
+                failure: self.failure.as_deref().or_else(|| self.core.refusal()),
                 aws_request_ids: self.core.aws_request_ids(),
             },
         );
@@ -301,7 +322,7 @@ impl ExecActor {
             ended_by = ?exec.ended_by,
             exit_code = exec.exit_code,
             code = exec.error.as_ref().map(|error| error.code.as_str()),
-            cause = self.failure,
+            cause = self.failure.as_deref().or_else(|| self.core.refusal()),
             duration_ms = exec.duration_ms,
             committed,
             "exec ended"

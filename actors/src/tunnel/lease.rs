@@ -30,24 +30,56 @@ pub(crate) struct ChannelReturned {
     pub(crate) channel: Channel<Msg>,
 }
 
-/// How many leases a tunnel has: the number of guards alive.
+/// How many leases a tunnel has: the number of guards alive, and of those that linger.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LeaseCounter(Arc<AtomicUsize>);
+pub(crate) struct LeaseCounter(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    live: AtomicUsize,
+    lingering: AtomicUsize,
+}
 
 impl LeaseCounter {
     pub(crate) fn live(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.live.load(Ordering::Acquire)
+    }
+
+    /// Leases whose exec is over, and whose channel something holds open.
+    pub(crate) fn lingering(&self) -> usize {
+        self.0.lingering.load(Ordering::Acquire)
+    }
+}
+
+/// A tunnel as an exec keeps it beyond the end of its lease.
+#[derive(Clone, Debug)]
+pub(crate) struct TunnelGuard {
+    tunnel: TunnelId,
+    supervisor: Recipient<LeaseDropped>,
+}
+
+impl TunnelGuard {
+    /// Keeps new leases off the tunnel: a process may be left that only its end will end.
+    pub(crate) fn poison(&self) {
+        self.tell(true);
+    }
+
+    fn tell(&self, poisoned: bool) {
+        let tunnel = self.tunnel;
+        // Every sender has a place of its own in the mailbox, so this fails only when the supervisor is gone, and with it
+        // the count.
+        drop(self.supervisor.try_send(LeaseDropped { tunnel, poisoned }));
     }
 }
 
 /// One lease. Its drop ends it, whatever the reason: an end, an error, a panic, a cancelled future.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    tunnel: TunnelId,
+    tunnel: TunnelGuard,
     counter: LeaseCounter,
-    supervisor: Recipient<LeaseDropped>,
     warden: WardenHandle,
     poisoned: bool,
+    lingers: bool,
 }
 
 impl Lease {
@@ -57,14 +89,28 @@ impl Lease {
         supervisor: Recipient<LeaseDropped>,
         warden: WardenHandle,
     ) -> Self {
-        counter.0.fetch_add(1, Ordering::AcqRel);
+        counter.0.live.fetch_add(1, Ordering::AcqRel);
         Self {
-            tunnel,
+            tunnel: TunnelGuard { tunnel, supervisor },
             counter,
-            supervisor,
             warden,
             poisoned: false,
+            lingers: false,
         }
+    }
+
+    /// The exec is over, and its channel is still open.
+    pub(crate) fn linger(&mut self) {
+        if !self.lingers {
+            self.lingers = true;
+            self.counter.0.lingering.fetch_add(1, Ordering::AcqRel);
+            self.tunnel.tell(false);
+        }
+    }
+
+    /// Its tunnel, to keep beyond its end.
+    pub(crate) fn guard_of_tunnel(&self) -> TunnelGuard {
+        self.tunnel.clone()
     }
 
     /// The warden of its tunnel.
@@ -80,14 +126,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.counter.0.fetch_sub(1, Ordering::AcqRel);
-        let message = LeaseDropped {
-            tunnel: self.tunnel,
-            poisoned: self.poisoned,
-        };
-        // Every sender has a place of its own in the mailbox, so this fails only when the supervisor is gone, and
-        // with it the count.
-        drop(self.supervisor.try_send(message));
+        if self.lingers {
+            self.counter.0.lingering.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.counter.0.live.fetch_sub(1, Ordering::AcqRel);
+        self.tunnel.tell(self.poisoned);
     }
 }
 
@@ -125,7 +168,7 @@ impl Drop for LeasedChannel {
             // First the channel, then the lease: it must never look as if the slot were free. If the supervisor is gone
             // the connection goes with it.
             drop(self.home.try_send(ChannelReturned {
-                tunnel: lease.tunnel,
+                tunnel: lease.tunnel.tunnel,
                 channel,
             }));
             drop(lease);

@@ -29,8 +29,8 @@ pub use snapshot::{
 
 pub(crate) use endpoint_budget::{BudgetSettings, EndpointBudgets};
 pub(crate) use inbox::{Drain, Evict, HostKeyReplaced};
-pub(crate) use lease::{Lease, LeasedChannel};
+pub(crate) use lease::{Lease, LeasedChannel, TunnelGuard};
 pub(crate) use pool::{Login, TunnelPool};
 pub(crate) use supervisor::Surroundings;
 pub(crate) use supervisor_core::CoreSettings;
-pub(crate) use warden::{Receipt, WardenHandle};
+pub(crate) use warden::{NoReceipt, Receipt, TUNNEL_MARK_LENGTH, WardenHandle};

@@ -180,6 +180,8 @@ pub(crate) struct Channels {
     pub(crate) spares: usize,
     /// Live lease guards, as counted by themselves.
     pub(crate) leased: usize,
+    /// Of the leases, those of execs that are over: something holds the channel open.
+    pub(crate) lingering: usize,
     /// How many are used at most; learned from refusals.
     pub(crate) cap: usize,
     /// No open before this, after a refusal.
@@ -201,6 +203,7 @@ impl Channels {
             opening: 0,
             spares: 0,
             leased: 0,
+            lingering: 0,
             cap,
             retry_at: None,
             idle_since: Some(now),
@@ -231,6 +234,16 @@ impl Channels {
     /// A warden never has the only channel there is.
     pub(crate) fn may_have_warden(&self) -> bool {
         self.cap >= 2
+    }
+
+    /// Leases of execs that are not over.
+    pub(crate) fn working(&self) -> usize {
+        self.leased.saturating_sub(self.lingering)
+    }
+
+    /// Whether what has a place on it are channels that linger, and nothing else.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.is_full() && self.working() == 0 && self.opening == 0 && self.spares == 0
     }
 
     /// Whether its warden is to be started now: the first exec has been served, and another channel is open, which shows that
@@ -319,11 +332,12 @@ impl Channels {
     }
 
     /// The guards were counted anew.
-    pub(crate) fn recount(&mut self, live: usize, now: Instant) {
+    pub(crate) fn recount(&mut self, live: usize, lingering: usize, now: Instant) {
         if live < self.leased {
             self.last_closed = Some(now);
         }
         self.leased = live;
+        self.lingering = lingering.min(live);
         self.idle_since = match (live, self.idle_since) {
             (0, None) => Some(now),
             (0, since) => since,
@@ -404,7 +418,7 @@ mod tests {
             "a refusal with no recent close shows the real limit"
         );
 
-        channels.recount(2, now);
+        channels.recount(2, 0, now);
         channels.opening = 1;
         channels.cap = 10;
         channels.refused(now, now + Duration::from_millis(50));
@@ -428,8 +442,8 @@ mod tests {
         channels.hand_over();
         assert_eq!(channels.idle_since, None);
         let later = now + Duration::from_secs(1);
-        channels.recount(0, later);
-        channels.recount(0, later + Duration::from_secs(1));
+        channels.recount(0, 0, later);
+        channels.recount(0, 0, later + Duration::from_secs(1));
         assert_eq!(channels.idle_since, Some(later));
     }
 }

@@ -83,6 +83,8 @@ pub(crate) enum Event {
     Leases {
         tunnel: TunnelId,
         live: usize,
+        /// Of these, how many belong to execs that are over.
+        lingering: usize,
     },
     /// A process may be left behind one of its channels.
     Poisoned {

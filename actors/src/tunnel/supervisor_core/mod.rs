@@ -170,9 +170,11 @@ impl SupervisorCore {
                 jitter,
             } => self.on_channel_refused(tunnel, asked_at, now + retry_after, jitter, now),
             Event::ChannelReturned { tunnel } => self.with_channels(tunnel, |channels| channels.spares += 1),
-            Event::Leases { tunnel, live } => {
-                self.with_channels(tunnel, |channels| channels.recount(live, now))
-            }
+            Event::Leases {
+                tunnel,
+                live,
+                lingering,
+            } => self.with_channels(tunnel, |channels| channels.recount(live, lingering, now)),
             Event::Poisoned { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Retire),
             Event::Lost { tunnel, jitter } => self.on_lost(tunnel, jitter, now),
             Event::WardenRefused {

@@ -90,6 +90,24 @@ impl SupervisorCore {
         }
     }
 
+    /// When no tunnel has a place for those who wait, and no further one may be dialled, one whose channels all belong to execs
+    /// that are over makes room. Its end ends what holds them.
+    pub(super) fn retire_clogged(&mut self, now: Instant) {
+        let is_stuck = self.ready().count() >= self.settings.max_tunnels
+            && !self.is_connecting()
+            && self.ready().all(|(_, channels)| channels.is_full());
+        if !is_stuck {
+            return;
+        }
+        let clogged = self
+            .ready()
+            .find(|(_, channels)| channels.is_clogged() && self.is_waited_for(channels, now))
+            .map(|(id, _)| id);
+        if let Some(tunnel) = clogged {
+            self.tunnel_on(tunnel, TunnelEvent::Retire);
+        }
+    }
+
     /// When a tunnel's age next asks for something.
     pub(super) fn next_ageing(&self, channels: &Channels) -> impl Iterator<Item = Instant> + use<> {
         let life = channels.life;

@@ -1,6 +1,6 @@
 //! Which tunnels there are: over their lives, and when an endpoint's connections or an instance's patience are short.
 
-use super::tests::{Table, asks, changed, refused_login, settings};
+use super::tests::{Table, asks, changed, leases, refused_login, settings};
 use super::*;
 use crate::tunnel::HostKeyError;
 
@@ -24,7 +24,7 @@ fn served_once(life: u64) -> Table {
         table.on(Event::ChannelOpened { tunnel: 1 }),
         ["give 1 of 1 Cold", "warden 1"]
     );
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     table
 }
 
@@ -70,12 +70,9 @@ async fn a_tunnel_in_use_is_replaced_before_its_life_ends() {
     table.pass_to(at(350));
     assert_eq!(table.state(1), "retiring");
     assert_eq!(table.on(asks_for(4, 10)), ["open 2"]);
-    table.on(Event::Leases { tunnel: 1, live: 1 });
+    table.on(leases(1, 1));
     assert_eq!(table.state(1), "retiring", "its last exec goes on");
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 #[tokio::test]
@@ -242,7 +239,7 @@ async fn an_idle_tunnel_gives_way_and_one_in_use_does_not() {
         ["keep slot 1"],
         "its instance's only one"
     );
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     assert_eq!(
         table.on(give_way(false)),
         ["close 1 another instance needs its connection"]
@@ -274,10 +271,7 @@ async fn the_second_tunnel_in_use_takes_no_new_lease_when_another_instance_has_n
         ["leave slot 2"],
         "it will when its execs end"
     );
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 2, live: 0 }),
-        ["close 2 retired"]
-    );
+    assert_eq!(table.on(leases(2, 0)), ["close 2 retired"]);
 }
 
 #[tokio::test]
@@ -386,10 +380,7 @@ async fn drained_tunnels_end_with_their_execs_and_newcomers_get_another() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.on(Event::Drain), NOTHING);
     assert_eq!(table.on(asks(3)), ["dial 2"]);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::life::Life;
 use super::super::state::TunnelState;
 use super::super::warden::WardenEvent;
-use super::tests::{Table, refused_login, settings};
+use super::tests::{Table, leases, refused_login, settings};
 use super::*;
 
 proptest! {
@@ -33,7 +33,7 @@ proptest! {
                 6 => Event::LoggedIn { tunnel },
                 7 if has_opening => Event::ChannelOpened { tunnel },
                 8 if has_opening => Event::ChannelRefused { tunnel, asked_at: table.now, retry_after: Duration::from_millis(10), jitter: 0.5 },
-                9 if leased > 0 => Event::Leases { tunnel, live: leased - 1 },
+                9 if leased > 0 => leases(tunnel, leased - 1),
                 10 => Event::ConnectFailed { tunnel, error: refused_login(), jitter: 0.5 },
                 11 => Event::Lost { tunnel, jitter: 1.0 },
                 12 => Event::Located { tunnel, by_endpoint: seconds % 2 == 0 },

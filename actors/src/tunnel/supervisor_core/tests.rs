@@ -29,6 +29,16 @@ pub(super) fn asks(ask: AskId) -> Event {
     Event::Ask { ask, timeout }
 }
 
+/// So many leases, none of which lingers.
+pub(super) fn leases(tunnel: TunnelId, live: usize) -> Event {
+    let lingering = 0;
+    Event::Leases {
+        tunnel,
+        live,
+        lingering,
+    }
+}
+
 impl Table {
     pub(super) fn new(settings: CoreSettings) -> Self {
         Self {
@@ -309,7 +319,7 @@ async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.pass(Duration::from_secs(1_000)), ["forget"]);
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     assert_eq!(
         table.core.next_wake(table.now),
         Some(table.now + Duration::from_secs(300))
@@ -339,11 +349,7 @@ async fn a_lost_tunnel_is_replaced_for_those_who_wait() {
         }),
         ["dial 2"]
     );
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        [""; 0],
-        "late news of the lost one"
-    );
+    assert_eq!(table.on(leases(1, 0)), [""; 0], "late news of the lost one");
 }
 
 #[tokio::test]
@@ -356,13 +362,10 @@ async fn a_poisoned_tunnel_takes_no_lease_and_goes_with_the_last() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::Poisoned { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 1 });
+    table.on(leases(1, 1));
     assert!(matches!(table.core.tunnels()[&1].state, TunnelState::Retiring(_)));
     assert_eq!(table.on(asks(3)), ["dial 2"]);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 #[tokio::test]
@@ -379,10 +382,7 @@ async fn shutdown_refuses_retires_and_closes() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.on(Event::Shutdown), ["refuse 2 shutting_down"]);
     assert_eq!(table.on(asks(3)), ["refuse 3 shutting_down"]);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 /// sshd frees a slot later than the client hears of the close.

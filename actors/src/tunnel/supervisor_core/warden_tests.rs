@@ -1,5 +1,5 @@
 use super::super::warden::WardenEvent;
-use super::tests::{Table, asks, settings};
+use super::tests::{Table, asks, leases, settings};
 use super::*;
 
 fn news(news: WardenEvent) -> Event {
@@ -87,7 +87,7 @@ async fn an_instance_with_one_session_has_no_warden() {
     assert_eq!(table.on(refused(&table)), [""; 0]);
     assert_eq!((table.channels(1).cap, table.core.warden_name(1)), (1, "none"));
     assert_eq!(table.pass(Duration::from_millis(10)), [""; 0]);
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     table.now += Duration::from_millis(200);
     assert_eq!(table.on(asks(2)), ["open 1"], "the session is the execs'");
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Warm"]);
@@ -98,7 +98,7 @@ async fn a_slot_that_is_freed_late_is_waited_for() {
     let mut table = serving(settings());
     table.on(asks(2));
     table.on(Event::ChannelOpened { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 1 });
+    table.on(leases(1, 1));
     assert_eq!(table.on(refused(&table)), [""; 0]);
     assert_eq!(table.channels(1).cap, 4, "nothing was learned");
     assert_eq!(table.pass(Duration::from_millis(10)), ["warden 1"]);
@@ -109,7 +109,7 @@ async fn a_warden_that_has_the_only_session_gives_it_up() {
     let mut table = serving(settings());
     table.on(news(WardenEvent::Opened));
     table.on(news(WardenEvent::Ready));
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     table.now += Duration::from_millis(200);
     assert_eq!(table.on(asks(2)), ["open 1"]);
     let refused = Event::ChannelRefused {

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::Receipt;
+use super::{NoReceipt, Receipt};
 
 /// Orders that wait at most to be written: no tunnel has more channels than this.
 pub(super) const ORDERS: usize = 64;
+
+/// Length of every tunnel's mark: 128 random bits in hex.
+pub(crate) const TUNNEL_MARK_LENGTH: usize = 32;
 
 /// An order to end an exec, and where its receipt goes.
 #[derive(Debug)]
@@ -51,26 +55,44 @@ impl WardenHandle {
         &self.mark
     }
 
-    /// Has everything ended that belongs to the exec. `session` is the process id of its shell, where that is known. No
-    /// receipt comes where there is no warden, or none that answers within `limit`.
-    pub(crate) async fn end(self, exec_id: Uuid, session: Option<u32>, limit: Duration) -> Option<Receipt> {
+    /// Has everything ended that belongs to the exec. `session` is the process id of its shell, where that is known. The
+    /// answer comes within `limit`.
+    ///
+    /// # Errors
+    /// Why there is no receipt.
+    pub(crate) async fn end(
+        self,
+        exec_id: Uuid,
+        session: Option<u32>,
+        limit: Duration,
+    ) -> Result<Receipt, NoReceipt> {
+        let deadline = Instant::now() + limit;
+        let orders = timeout_at(deadline, self.orders()).await.ok().flatten();
+        let orders = orders.ok_or(NoReceipt::NoWarden)?;
+        let (receipt, answer) = oneshot::channel();
+        let order = Order {
+            exec_id,
+            session,
+            receipt,
+        };
         let asked = async {
-            let mut seat = self.seat.subscribe();
-            let is_decided = |seat: &Seat| !matches!(seat, Seat::Expected);
-            let Seat::Taken(orders) = seat.wait_for(is_decided).await.ok()?.clone() else {
-                return None;
-            };
-            let (receipt, answer) = oneshot::channel();
-            let order = Order {
-                exec_id,
-                session,
-                receipt,
-            };
             orders.send(order).await.ok()?;
+            // Held for longer it would keep a dismissed warden.
             drop(orders);
             answer.await.ok()
         };
-        tokio::time::timeout(limit, asked).await.ok().flatten()
+        let receipt = timeout_at(deadline, asked).await.ok().flatten();
+        receipt.ok_or(NoReceipt::Unanswered)
+    }
+
+    /// Where orders go, as soon as that is decided.
+    async fn orders(&self) -> Option<mpsc::Sender<Order>> {
+        let mut seat = self.seat.subscribe();
+        let decided = seat.wait_for(|seat| !matches!(seat, Seat::Expected)).await;
+        match &*decided.ok()? {
+            Seat::Taken(orders) => Some(orders.clone()),
+            Seat::Expected | Seat::Vacant => None,
+        }
     }
 
     /// There is no warden any more, or none is to be waited for: whoever asks hears that at once. Ends one that runs.

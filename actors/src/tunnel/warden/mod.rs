@@ -9,7 +9,7 @@ mod handle;
 mod state;
 mod task;
 
-pub(crate) use handle::WardenHandle;
+pub(crate) use handle::{TUNNEL_MARK_LENGTH, WardenHandle};
 pub(crate) use state::{WardenEvent, WardenState};
 pub(crate) use task::{WardenNews, WardenTask};
 
@@ -20,4 +20,13 @@ pub(crate) struct Receipt {
     pub(crate) sent: Vec<&'static str>,
     /// Processes of the exec that were alive when it looked last: another user's, or stuck in the kernel.
     pub(crate) left: u32,
+}
+
+/// Why there is no receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoReceipt {
+    /// The tunnel has no warden, and will not get one in time.
+    NoWarden,
+    /// It has one, which did not answer in time, or ended over it.
+    Unanswered,
 }
