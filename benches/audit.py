@@ -22,7 +22,7 @@ def rates(program: Path, url: str) -> str:
     group = measured["group_commit"]
     rows = [["Adit's audit: a batch is one statement", "1", "", f"{report.p50(group):.0f}"]]
     for peer in measured["single_rows"]:
-        single = peer["execs_per_second"]
+        single = peer["rates"]
         by_round = [ours / theirs for ours, theirs in zip(group, single, strict=True)]
         connections = peer["connections"]
         rows.append(

@@ -51,12 +51,12 @@ async fn killed_at_random_moments(store: TestStore, kills: usize) {
     let service = site.serve().await;
     let rows = truth::all_final(&site.store).await;
     let totals = truth::check(&rows, &ledger.begun(), &heard);
-    println!("{totals:?}");
+    println!("{totals}");
     assert!(
         totals.swept > 0,
-        "no kill came while an exec was under way: {totals:?}"
+        "no kill came while an exec was under way: {totals}"
     );
-    assert!(totals.promised > kills, "{totals:?}");
+    assert!(totals.promised > kills, "{totals}");
     assert_eq!(service.terminate().await, Some(0));
     site.emulator.stop().await;
 }

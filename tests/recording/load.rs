@@ -11,7 +11,7 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::support::seed::Seeded;
@@ -68,6 +68,8 @@ pub(crate) struct Heard {
     pub(crate) code: Option<String>,
     /// Whether there was a Retry-After.
     pub(crate) may_retry: bool,
+    /// From the request to the last of the answer.
+    pub(crate) took: Duration,
     /// Whether it is the answer to an earlier request with the same Idempotency-Key.
     pub(crate) is_replayed: bool,
     /// The whole answer's `Exec`: of the exit frame, the JSON form or the problem.
@@ -87,6 +89,7 @@ pub(crate) async fn ask_with(
     body: &Value,
     change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
 ) -> Heard {
+    let asked = Instant::now();
     let request = client
         .post(format!("http://{service}/workspaces/{}/exec", who.id))
         .bearer_auth(&who.token)
@@ -123,6 +126,7 @@ pub(crate) async fn ask_with(
         &object
     };
     heard.exec = serde_json::from_value(exec.clone()).ok();
+    heard.took = asked.elapsed();
     heard
 }
 

@@ -11,6 +11,7 @@
 )]
 
 mod breaking;
+mod encrypted;
 mod hanging;
 mod killed;
 mod load;

@@ -1,4 +1,4 @@
-//! PostgreSQL goes away under load and comes back: stopped, or frozen with its connections open.
+//! PostgreSQL goes away under load and comes back: stopped, frozen with its connections open, or there and taking no rows.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -48,6 +48,16 @@ async fn frozen() {
     world.cluster.freeze();
     world.endures().await;
     world.cluster.thaw();
+    world.recovers().await;
+}
+
+/// Callers are known all the same, so that nothing but the row stands between them and their command.
+#[tokio::test]
+async fn locked() {
+    let mut world = World::start().await;
+    let held = world.site.store.hold_writers().await;
+    world.endures().await;
+    held.let_go().await;
     world.recovers().await;
 }
 
@@ -109,6 +119,7 @@ impl World {
     async fn endures(&mut self) {
         let until = Instant::now() + least_duration();
         let load = self.load.take().unwrap();
+        self.held_ledger.let_go();
         wait::until_true("every caller is refused", async || {
             let mut callers = load.heard().into_iter().zip(&self.heard_before);
             callers.all(|(heard, before)| heard[*before..].iter().any(is_refusal))
@@ -116,7 +127,6 @@ impl World {
         .await;
         // Each caller asks for one at a time, so all that was admitted before has ended.
         let begun = self.begun();
-        self.held_ledger.let_go();
         while let Some(heard) = self.held.join_next().await {
             let heard = heard.unwrap();
             let exec = heard.exec.as_ref().unwrap_or_else(|| panic!("{heard:?}"));
@@ -134,9 +144,17 @@ impl World {
         println!("at most {} KiB", peak / 1024);
         assert!(peak < MEMORY_LIMIT, "{} MiB", peak / 1024 / 1024);
         load.point_at(&[]);
-        let answered: usize = load.heard().iter().map(Vec::len).sum();
-        println!("{answered} answers before the return");
         self.heard.extend(load.stop().await);
+        let longest = self
+            .heard
+            .iter()
+            .filter(|heard| is_refusal(heard))
+            .map(|heard| heard.took)
+            .max();
+        println!(
+            "{} answers, the slowest refusal after {longest:?}",
+            self.heard.len()
+        );
     }
 
     /// What holds after it, although nobody asks for anything.
@@ -168,8 +186,8 @@ impl World {
         heard.push(after);
         let rows = truth::all_final(&self.site.store).await;
         let totals = truth::check(&rows, &self.begun(), &heard);
-        println!("{totals:?}");
-        assert_eq!(totals.swept, 0, "nothing crashed: {totals:?}");
+        println!("{totals}");
+        assert_eq!(totals.swept, 0, "nothing crashed: {totals}");
         assert_eq!(self.service.terminate().await, Some(0));
         self.site.emulator.stop().await;
     }

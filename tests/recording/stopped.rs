@@ -79,8 +79,8 @@ async fn every_row_is_final(store: TestStore) {
     begun.extend(long.begun());
     begun.extend(short.begun());
     let totals = truth::check(&rows, &begun, &heard);
-    println!("{totals:?}");
-    assert_eq!(totals.swept, 0, "{totals:?}");
+    println!("{totals}");
+    assert_eq!(totals.swept, 0, "{totals}");
     site.emulator.stop().await;
 }
 

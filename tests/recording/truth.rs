@@ -1,6 +1,7 @@
 //! The three accounts of what happened held against each other: the instance's, the callers' and the store's.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use adit_actors::exec::Exec;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::support::store::TestStore;
 use crate::support::wait;
 
 /// How many of what there were, for a test to see that something happened at all.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Totals {
     /// Rows.
     pub(crate) rows: usize,
@@ -22,6 +23,21 @@ pub(crate) struct Totals {
     pub(crate) promised: usize,
     /// Rows that a sweep had to settle.
     pub(crate) swept: usize,
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rows,
+            begun,
+            promised,
+            swept,
+        } = self;
+        write!(
+            formatter,
+            "{rows} rows, {begun} commands ran, {promised} ends were promised, {swept} rows had to be settled"
+        )
+    }
 }
 
 /// Waits until every row is final.

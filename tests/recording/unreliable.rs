@@ -37,9 +37,9 @@ async fn every_exec_has_one_true_row() {
     let rows = truth::all_final(&site.store).await;
     let totals = truth::check(&rows, &ledger.begun(), &heard);
     let counts = proxy.counts();
-    println!("{totals:?} {counts:?}");
-    assert_eq!(totals.swept, 0, "nothing crashed: {totals:?}");
-    assert!(totals.promised > EXECS / 2, "{totals:?}");
+    println!("{totals} {counts:?}");
+    assert_eq!(totals.swept, 0, "nothing crashed: {totals}");
+    assert!(totals.promised > EXECS / 2, "{totals}");
     assert!(
         counts.refused > 5 && counts.lost_before > 0 && counts.lost_after > 0,
         "{counts:?}"

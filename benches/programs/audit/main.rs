@@ -47,28 +47,26 @@ async fn measure(url: &str, rounds: usize, turn: Duration) -> Outcome<()> {
     let workspace_id = Uuid::new_v4();
     let store = prepare(url, workspace_id).await?;
     let group = GroupCommit::start(store, workspace_id).await?;
+    let mut group_commit = Vec::new();
     let mut peers = Vec::new();
     for connections in CONNECTIONS {
-        peers.push(SingleRows::connect(url, connections, workspace_id).await?);
+        let peer = SingleRows::connect(url, connections, workspace_id).await?;
+        peers.push((connections, peer, Vec::new()));
     }
-    let mut rates = vec![Vec::new(); 1 + peers.len()];
     for _ in 0..rounds {
-        rates[0].push(rate(turn, || group.record()).await?);
-        for (peer, rates) in peers.iter().zip(&mut rates[1..]) {
+        group_commit.push(rate(turn, || group.record()).await?);
+        for (_, peer, rates) in &mut peers {
             rates.push(rate(turn, || peer.record()).await?);
         }
     }
-    let singles: Vec<Value> = CONNECTIONS
+    let single_rows: Vec<Value> = peers
         .iter()
-        .zip(&rates[1..])
-        .map(
-            |(connections, rates)| serde_json::json!({"connections": connections, "execs_per_second": rates}),
-        )
+        .map(|(connections, _, rates)| serde_json::json!({"connections": connections, "rates": rates}))
         .collect();
     let report = serde_json::json!({
         "callers": CALLERS,
-        "group_commit": rates[0],
-        "single_rows": singles,
+        "group_commit": group_commit,
+        "single_rows": single_rows,
     });
     println!("{report}");
     Ok(())
