@@ -36,6 +36,10 @@ pub(crate) enum Backend {
     OpenSshBash,
     /// OpenSSH, with a login whose shell is dash.
     OpenSshDash,
+    /// OpenSSH, with a login whose shell is busybox.
+    OpenSshBusybox,
+    /// OpenSSH, with a login as root: before OpenSSH 10 it refuses signals there.
+    OpenSshRoot,
 }
 
 impl Backend {
@@ -44,6 +48,8 @@ impl Backend {
             Self::InProcess => "ubuntu",
             Self::OpenSshBash => "adit-bash",
             Self::OpenSshDash => "adit-dash",
+            Self::OpenSshBusybox => "adit-busybox",
+            Self::OpenSshRoot => "root",
         }
     }
 }
@@ -55,6 +61,8 @@ pub(crate) struct Fleet {
     pub(crate) instances: usize,
     /// `MaxSessions` of that sshd.
     pub(crate) max_sessions: usize,
+    /// `ForceCommand` of that sshd.
+    pub(crate) forced_command: Option<&'static str>,
     /// Whether the workspaces say where their instances are.
     pub(crate) addresses_are_known: bool,
 }
@@ -64,6 +72,7 @@ impl Default for Fleet {
         Self {
             instances: 1,
             max_sessions: SshdOptions::default().max_sessions,
+            forced_command: None,
             addresses_are_known: true,
         }
     }
@@ -153,10 +162,11 @@ impl TestApp {
         let options = SshdOptions {
             max_sessions: fleet.max_sessions,
             instances: fleet.instances,
+            forced_command: fleet.forced_command,
         };
         let sshd = match backend {
             Backend::InProcess => None,
-            Backend::OpenSshBash | Backend::OpenSshDash => Some(Sshd::start(options).await),
+            _ => Some(Sshd::start(options).await),
         };
         let mut setup = Setup {
             settings: settings(store.url()),
@@ -297,6 +307,15 @@ impl TestApp {
     /// Ends the service in order and checks that no lease, row, tunnel or process of it is left.
     pub(crate) async fn finish(self) {
         self.finish_but_for_the_store().await;
+    }
+
+    /// Ends the service while execs run on it, and gives the rows that it leaves.
+    pub(crate) async fn stop_under_way(self) -> Vec<Row> {
+        self.application.stop().await;
+        let rows = self.store.rows().await;
+        self.emulator.stop().await;
+        std::mem::forget(self.unfinished);
+        rows
     }
 
     /// The same, and gives the store as the service leaves it.

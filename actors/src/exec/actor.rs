@@ -27,7 +27,7 @@ use super::request::ExecSpec;
 use super::stopping::KILL_BUDGET;
 use crate::audit::{Audit, AuditRow, Verdict};
 use crate::clock::Clock;
-use crate::tunnel::{LeasedChannel, TunnelError, TunnelGuard, TunnelPool, WardenHandle, chain};
+use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, WardenHandle, chain};
 
 /// Ends an exec from outside; the first cause wins.
 #[derive(Clone, Copy, Debug, Message)]
@@ -70,8 +70,8 @@ pub(crate) struct ExecActor {
     channel: Option<LeasedChannel>,
     signals: Option<mpsc::Sender<&'static str>>,
     poison: Option<oneshot::Sender<()>>,
-    /// The tunnel of the channel in use, and the warden that runs on it.
-    tunnel: Option<(TunnelGuard, WardenHandle)>,
+    /// Of the tunnel whose channel is in use.
+    warden: Option<WardenHandle>,
     timers: HashMap<Timer, SpawnHandle>,
     sealed: Option<Printed>,
     failure: Option<String>,
@@ -108,7 +108,7 @@ impl ExecActor {
             channel: None,
             signals: None,
             poison: None,
-            tunnel: None,
+            warden: None,
             timers: HashMap::new(),
             sealed: None,
             failure: None,
@@ -219,7 +219,7 @@ impl ExecActor {
         (self.signals, self.poison) = (Some(signals), Some(poison));
         let warden = lease.warden().clone();
         let mark = command::new_mark();
-        self.tunnel = Some((lease.guard_of_tunnel(), warden.clone()));
+        self.warden = Some(warden.clone());
         let drive = Drive {
             channel,
             lease,
@@ -243,10 +243,10 @@ impl ExecActor {
     }
 
     fn end_on_instance(&mut self, session: Option<u32>, ctx: &mut Context<Self>) {
-        let Some((_, warden)) = &self.tunnel else {
+        let Some(warden) = self.warden.clone() else {
             return;
         };
-        let end = warden.clone().end(self.spec.exec_id, session, KILL_BUDGET);
+        let end = warden.end(self.spec.exec_id, session, KILL_BUDGET);
         ctx.spawn(
             end.into_actor(self)
                 .map(|answer, act, ctx| act.feed(Event::EndedOnInstance(answer), ctx)),
@@ -255,12 +255,9 @@ impl ExecActor {
 
     fn abandon_channel(&mut self, poison: bool) {
         self.signals = None;
-        let sender = self.poison.take();
-        if poison && sender.is_none_or(|sender| sender.send(()).is_err()) {
-            // The channel has closed, and its lease has ended with it.
-            if let Some((tunnel, _)) = &self.tunnel {
-                tunnel.poison();
-            }
+        if let Some(sender) = self.poison.take().filter(|_| poison) {
+            // Fails only when the connection is gone, and the tunnel with it.
+            sender.send(()).ok();
         }
     }
 
@@ -287,6 +284,8 @@ impl ExecActor {
 
     /// Writes the final row; `is_begun` when its begin is known to be committed.
     fn record(&mut self, is_begun: bool, ctx: &mut Context<Self>) {
+        // The exec is over: its lease may go as soon as its channel has closed.
+        self.poison = None;
         self.row_is_final = false;
         let audit = self.around.audit.clone();
         let exec = self.exec(true);

@@ -46,8 +46,8 @@ pub(crate) struct Drive {
     pub(crate) actor: Recipient<Happened>,
     /// Signals to send by name, as long as the exec is under way.
     pub(crate) signals: mpsc::Receiver<&'static str>,
-    /// Says that a process may be left behind the channel: the lease ends as poisoned, and the draining goes on. Its own end
-    /// says that the exec is over: the channel lingers.
+    /// Says that a process may be left behind the channel: the lease ends as poisoned, and the draining goes on. When it ends
+    /// without a word the exec is over: the lease ends with the channel, which lingers until it closes.
     pub(crate) poison: oneshot::Receiver<()>,
 }
 
@@ -118,6 +118,12 @@ impl Drive {
                 drop(reader);
                 drop(write.close().await);
             }
+        }
+        // An exec that is stopped still hears from the tunnel's warden: until it is over, the tunnel is in use.
+        if let Some(lease) = lease.filter(|_| may_be_poisoned)
+            && poison.await.is_ok()
+        {
+            lease.poison();
         }
     }
 }

@@ -51,32 +51,12 @@ impl LeaseCounter {
     }
 }
 
-/// A tunnel as an exec keeps it beyond the end of its lease.
-#[derive(Clone, Debug)]
-pub(crate) struct TunnelGuard {
-    tunnel: TunnelId,
-    supervisor: Recipient<LeaseDropped>,
-}
-
-impl TunnelGuard {
-    /// Keeps new leases off the tunnel: a process may be left that only its end will end.
-    pub(crate) fn poison(&self) {
-        self.tell(true);
-    }
-
-    fn tell(&self, poisoned: bool) {
-        let tunnel = self.tunnel;
-        // Every sender has a place of its own in the mailbox, so this fails only when the supervisor is gone, and with it
-        // the count.
-        drop(self.supervisor.try_send(LeaseDropped { tunnel, poisoned }));
-    }
-}
-
 /// One lease. Its drop ends it, whatever the reason: an end, an error, a panic, a cancelled future.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    tunnel: TunnelGuard,
+    tunnel: TunnelId,
     counter: LeaseCounter,
+    supervisor: Recipient<LeaseDropped>,
     warden: WardenHandle,
     poisoned: bool,
     lingers: bool,
@@ -91,8 +71,9 @@ impl Lease {
     ) -> Self {
         counter.0.live.fetch_add(1, Ordering::AcqRel);
         Self {
-            tunnel: TunnelGuard { tunnel, supervisor },
+            tunnel,
             counter,
+            supervisor,
             warden,
             poisoned: false,
             lingers: false,
@@ -104,18 +85,23 @@ impl Lease {
         if !self.lingers {
             self.lingers = true;
             self.counter.0.lingering.fetch_add(1, Ordering::AcqRel);
-            self.tunnel.tell(false);
+            self.tell();
         }
-    }
-
-    /// Its tunnel, to keep beyond its end.
-    pub(crate) fn guard_of_tunnel(&self) -> TunnelGuard {
-        self.tunnel.clone()
     }
 
     /// The warden of its tunnel.
     pub(crate) fn warden(&self) -> &WardenHandle {
         &self.warden
+    }
+
+    fn tell(&self) {
+        let message = LeaseDropped {
+            tunnel: self.tunnel,
+            poisoned: self.poisoned,
+        };
+        // Every sender has a place of its own in the mailbox, so this fails only when the supervisor is gone, and
+        // with it the count.
+        drop(self.supervisor.try_send(message));
     }
 
     /// Ends the lease and keeps new ones off its tunnel: a process may be left behind the channel.
@@ -130,7 +116,7 @@ impl Drop for Lease {
             self.counter.0.lingering.fetch_sub(1, Ordering::AcqRel);
         }
         self.counter.0.live.fetch_sub(1, Ordering::AcqRel);
-        self.tunnel.tell(self.poisoned);
+        self.tell();
     }
 }
 
@@ -168,7 +154,7 @@ impl Drop for LeasedChannel {
             // First the channel, then the lease: it must never look as if the slot were free. If the supervisor is gone
             // the connection goes with it.
             drop(self.home.try_send(ChannelReturned {
-                tunnel: lease.tunnel.tunnel,
+                tunnel: lease.tunnel,
                 channel,
             }));
             drop(lease);

@@ -29,7 +29,7 @@ pub use snapshot::{
 
 pub(crate) use endpoint_budget::{BudgetSettings, EndpointBudgets};
 pub(crate) use inbox::{Drain, Evict, HostKeyReplaced};
-pub(crate) use lease::{Lease, LeasedChannel, TunnelGuard};
+pub(crate) use lease::{Lease, LeasedChannel};
 pub(crate) use pool::{Login, TunnelPool};
 pub(crate) use supervisor::Surroundings;
 pub(crate) use supervisor_core::CoreSettings;
