@@ -81,6 +81,13 @@ impl Running {
         all
     }
 
+    async fn delete(&self, app: &TestApp) {
+        let workspace = app.seed.workspace();
+        let path = format!("/workspaces/{}/exec/{}", workspace.id, self.streaming.exec_id());
+        let answer = app.api.call("DELETE", &path, Some(&workspace.token), None).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
     /// The exec at its end, whose every word about the instance is true when it is said.
     async fn ended(self, by: EndedBy) -> Exec {
         let Self {
@@ -142,7 +149,7 @@ async fn gone(arguments: &[String]) {
 
 async fn a_timeout_leaves_nothing(app: &TestApp) {
     // Long enough for two hundred processes on a busy machine.
-    let all = Running::start_all(app, 20).await;
+    let all = Running::start_all(app, 10).await;
     all_ended(app, all, EndedBy::Timeout).await;
     assert_eq!(
         app.emulator.counters().tunnels_opened,
@@ -153,15 +160,8 @@ async fn a_timeout_leaves_nothing(app: &TestApp) {
 
 async fn a_delete_leaves_nothing(app: &TestApp) {
     let all = Running::start_all(app, 120).await;
-    let workspace = app.seed.workspace();
     for running in &all {
-        let path = format!(
-            "/workspaces/{}/exec/{}",
-            workspace.id,
-            running.streaming.exec_id()
-        );
-        let answer = app.api.call("DELETE", &path, Some(&workspace.token), None).await;
-        assert_eq!(answer.status, 202, "{answer:?}");
+        running.delete(app).await;
     }
     all_ended(app, all, EndedBy::Delete).await;
 }
@@ -326,8 +326,11 @@ async fn where_sshd_refuses_signals_the_warden_stops() {
         (Backend::OpenSshDash, forwarding),
     ] {
         let app = TestApp::start_fleet(backend, fleet, |_| {}).await;
-        let all = Running::start_all(&app, 20).await;
-        all_ended(&app, all, EndedBy::Timeout).await;
+        let all = Running::start_all(&app, 120).await;
+        for running in &all {
+            running.delete(&app).await;
+        }
+        all_ended(&app, all, EndedBy::Delete).await;
         app.finish().await;
     }
 }
@@ -357,7 +360,8 @@ async fn a_forced_command_is_a_refused_login() {
 async fn without_a_warden_nothing_is_confirmed() {
     let app = TestApp::start_with(Backend::OpenSshBash, Setup::allow_one_channel).await;
     let stopped = async |tree: usize| {
-        let running = Running::start(&app, TREES[tree], 20).await;
+        let running = Running::start(&app, TREES[tree], 120).await;
+        running.delete(&app).await;
         let argument = running.argument.clone();
         let exec = running.streaming.rest().await.frames().exit();
         (exec.kill.unwrap(), argument)
