@@ -323,11 +323,13 @@ async fn a_cut_after_the_exit_status_takes_nothing_from_the_exec() {
 async fn a_cut_at_a_later_channel_loses_the_running_exec_alone() {
     let app = TestApp::start_with(Backend::InProcess, |setup| {
         setup.allow_one_channel();
-        setup.settings.tunnel.channel_cap = 2;
+        // One more for the warden.
+        setup.settings.tunnel.channel_cap = 3;
     })
     .await;
     let ledger = Ledger::new();
     let holding = Streaming::begin(&app, &ledger.request("held", HELD), "going").await;
+    app.until_wardens_are("ready").await;
     assert!(app.emulator.set_faults(INSTANCE, at(CutAt::ChannelOpen, 1)));
     let waiting = join_all((0..WAITERS).map(|number| {
         let request = ledger.request(&number.to_string(), "echo served");

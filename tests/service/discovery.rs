@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::support::{Backend, Fleet, Setup, TestApp};
 
 const UNKNOWN: Fleet = Fleet {
+    forced_command: None,
     instances: 1,
     max_sessions: 10,
     addresses_are_known: false,

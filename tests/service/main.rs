@@ -39,6 +39,14 @@ macro_rules! over_every_instance {
     };
 }
 
+/// The same, and with one more login: for what depends on the shell most.
+macro_rules! over_every_shell {
+    ($($name:ident),+ $(,)?) => {
+        over_every_instance!($($name),+);
+        over_every_instance!(@openssh_busybox, OpenSshBusybox: $($name),+);
+    };
+}
+
 /// Makes a test of each function over the emulator's own instance: for what does not depend on the instance.
 macro_rules! over_the_emulator {
     ($($name:ident),+ $(,)?) => {
@@ -70,6 +78,7 @@ mod audit;
 mod bodies;
 mod cuts;
 mod discovery;
+mod endings;
 mod execs;
 mod failed_grants;
 mod grants;

@@ -175,7 +175,11 @@ async fn an_exec_that_waits_for_a_channel_is_evicted_too() {
     let first = first.exec_of_problem(409, "exec_cancelled");
     assert_evicted(&first);
     assert_row_is_evicted(&app, &first).await;
-    assert_eq!(app.emulator.counters().commands_started, 1);
+    assert_eq!(
+        app.emulator.counters().commands_started,
+        1,
+        "with one channel there is no warden"
+    );
     app.finish().await;
 }
 

@@ -34,6 +34,10 @@ async fn bodies_that_break_a_rule(app: &TestApp) {
         ("A B", json!({"cmd": ["true"], "env": {"A B": "x"}})),
         ("env.A", json!({"cmd": ["true"], "env": {"A": "x\0"}})),
         (
+            "env.ADIT_EXEC_ID",
+            json!({"cmd": ["true"], "env": {"ADIT_EXEC_ID": "x"}}),
+        ),
+        (
             "stdin",
             json!({"cmd": ["true"], "stdin": "a", "stdin_b64": "YQ=="}),
         ),

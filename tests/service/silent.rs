@@ -105,11 +105,15 @@ fn named(first: &Answer, later: &[Answer]) -> Vec<(String, Exec)> {
         .collect()
 }
 
-/// Rows as the answers say, and no command of which no answer says that it ran.
-async fn end(app: TestApp, ledger: Ledger, execs: Vec<(String, Exec)>) {
+/// Rows as the answers say, and no command of which no answer says that it ran, beside the tunnels' wardens.
+async fn end(app: TestApp, ledger: Ledger, execs: Vec<(String, Exec)>, wardens: u64) {
     ledger.assert_rows_are_true(&app, &execs).await;
     let ran = execs.iter().filter(|(_, exec)| exec.ran == Ran::Yes).count() as u64;
-    assert_eq!(app.emulator.counters().commands_started, ran);
+    wait::until_true("the wardens have been started", async || {
+        app.emulator.counters().commands_started >= ran + wardens
+    })
+    .await;
+    assert_eq!(app.emulator.counters().commands_started, ran + wardens);
     app.finish().await;
 }
 
@@ -127,7 +131,7 @@ async fn a_cold_caller_meets(step: Step, tunnels: u64) {
     assert_first(step, &first, &ledger);
     later.iter().for_each(|answer| assert_served(step, answer));
     assert_eq!(app.emulator.counters().tunnels_opened, tunnels, "{step:?}");
-    end(app, ledger, named(&first, &later)).await;
+    end(app, ledger, named(&first, &later), 0).await;
 }
 
 #[actix_rt::test]
@@ -169,7 +173,7 @@ async fn two_upgrades_without_an_answer_are_the_answer() {
     let again = app.run(ledger.request("again", "echo served")).await;
     assert_served(Step::Upgrade, &again);
     let execs = vec![("first".to_owned(), exec), ("again".to_owned(), exec_of(&again))];
-    end(app, ledger, execs).await;
+    end(app, ledger, execs, 0).await;
 }
 
 // === Beside a running exec ===
@@ -184,6 +188,8 @@ async fn beside_a_running_exec(step: Step, channels: usize, tunnels: usize) {
     .await;
     let ledger = Ledger::new();
     let holding = Streaming::begin(&app, &ledger.request("held", HELD), "going").await;
+    app.until_wardens_are(if channels > 1 { "ready" } else { "none" })
+        .await;
     let faults = step.unanswered(Times::Next(1));
     assert!(app.emulator.set_faults(INSTANCE, faults));
     let (first, later) = meet(&app, &ledger).await;
@@ -203,7 +209,8 @@ async fn beside_a_running_exec(step: Step, channels: usize, tunnels: usize) {
     assert_eq!(held.output("stdout"), b"going\ndone\n");
     let mut execs = named(&first, &later);
     execs.push(("held".to_owned(), exec));
-    end(app, ledger, execs).await;
+    let wardens = if channels > 1 { 2 } else { 0 };
+    end(app, ledger, execs, wardens).await;
 }
 
 #[actix_rt::test]
@@ -211,7 +218,8 @@ async fn a_step_without_an_answer_leaves_a_running_exec_alone() {
     tokio::join!(
         // The upgrade of a second tunnel, as the only channel of the first is taken.
         beside_a_running_exec(Step::Upgrade, 1, 2),
-        beside_a_running_exec(Step::ChannelOpen, 2, 1),
-        beside_a_running_exec(Step::Exec, 2, 1),
+        // Two for execs, and one for the warden.
+        beside_a_running_exec(Step::ChannelOpen, 3, 1),
+        beside_a_running_exec(Step::Exec, 3, 1),
     );
 }

@@ -43,6 +43,11 @@ impl Streaming {
         streaming
     }
 
+    /// Id of the exec.
+    pub(crate) fn exec_id(&self) -> &str {
+        self.headers["adit-exec-id"].to_str().unwrap()
+    }
+
     /// The whole answer.
     pub(crate) async fn rest(mut self) -> Answer {
         while let Some(chunk) = self.answer.chunk().await.unwrap() {

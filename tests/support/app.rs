@@ -36,6 +36,10 @@ pub(crate) enum Backend {
     OpenSshBash,
     /// OpenSSH, with a login whose shell is dash.
     OpenSshDash,
+    /// OpenSSH, with a login whose shell is busybox.
+    OpenSshBusybox,
+    /// OpenSSH, with a login as root: before OpenSSH 10 it refuses signals there.
+    OpenSshRoot,
 }
 
 impl Backend {
@@ -44,6 +48,8 @@ impl Backend {
             Self::InProcess => "ubuntu",
             Self::OpenSshBash => "adit-bash",
             Self::OpenSshDash => "adit-dash",
+            Self::OpenSshBusybox => "adit-busybox",
+            Self::OpenSshRoot => "root",
         }
     }
 }
@@ -55,6 +61,8 @@ pub(crate) struct Fleet {
     pub(crate) instances: usize,
     /// `MaxSessions` of that sshd.
     pub(crate) max_sessions: usize,
+    /// `ForceCommand` of that sshd.
+    pub(crate) forced_command: Option<&'static str>,
     /// Whether the workspaces say where their instances are.
     pub(crate) addresses_are_known: bool,
 }
@@ -64,6 +72,7 @@ impl Default for Fleet {
         Self {
             instances: 1,
             max_sessions: SshdOptions::default().max_sessions,
+            forced_command: None,
             addresses_are_known: true,
         }
     }
@@ -153,10 +162,11 @@ impl TestApp {
         let options = SshdOptions {
             max_sessions: fleet.max_sessions,
             instances: fleet.instances,
+            forced_command: fleet.forced_command,
         };
         let sshd = match backend {
             Backend::InProcess => None,
-            Backend::OpenSshBash | Backend::OpenSshDash => Some(Sshd::start(options).await),
+            _ => Some(Sshd::start(options).await),
         };
         let mut setup = Setup {
             settings: settings(store.url()),
@@ -233,6 +243,17 @@ impl TestApp {
         answer.json()
     }
 
+    /// Waits until every tunnel has its warden (`ready`), or is known to have none (`none`).
+    pub(crate) async fn until_wardens_are(&self, state: &str) {
+        super::wait::until_true("the wardens are settled", async || {
+            let seen = self.tunnels().await;
+            let instances = seen["data"].as_array().unwrap().iter();
+            let mut tunnels = instances.flat_map(|instance| instance["tunnels"].as_array().unwrap());
+            tunnels.all(|tunnel| tunnel["warden"] == state)
+        })
+        .await;
+    }
+
     /// A call of the admin API.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> super::api::Answer {
         self.api.call(method, path, Some(ADMIN_TOKEN), body).await
@@ -286,6 +307,15 @@ impl TestApp {
     /// Ends the service in order and checks that no lease, row, tunnel or process of it is left.
     pub(crate) async fn finish(self) {
         self.finish_but_for_the_store().await;
+    }
+
+    /// Ends the service while execs run on it, and gives the rows that it leaves.
+    pub(crate) async fn stop_under_way(self) -> Vec<Row> {
+        self.application.stop().await;
+        let rows = self.store.rows().await;
+        self.emulator.stop().await;
+        std::mem::forget(self.unfinished);
+        rows
     }
 
     /// The same, and gives the store as the service leaves it.

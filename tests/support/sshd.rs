@@ -25,6 +25,8 @@ pub(crate) struct SshdOptions {
     pub(crate) max_sessions: usize,
     /// How many instances it stands for. Each has authorized keys of its own, and brings the `MaxStartups` of its own.
     pub(crate) instances: usize,
+    /// `ForceCommand`: what runs whatever is asked for.
+    pub(crate) forced_command: Option<&'static str>,
 }
 
 impl Default for SshdOptions {
@@ -32,6 +34,7 @@ impl Default for SshdOptions {
         Self {
             max_sessions: 10,
             instances: 1,
+            forced_command: None,
         }
     }
 }
@@ -215,11 +218,13 @@ fn configuration_text(
     let SshdOptions {
         max_sessions,
         instances,
+        forced_command,
     } = options;
+    let forced = forced_command.map_or_else(String::new, |command| format!("ForceCommand {command}\n"));
     format!(
         "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\nLogLevel VERBOSE\nUseDNS no\n\
-         MaxSessions {max_sessions}\nMaxStartups {}:30:{}\n",
+         {forced}MaxSessions {max_sessions}\nMaxStartups {}:30:{}\n",
         host_key.display(),
         keys.join(" "),
         10 * instances,

@@ -96,10 +96,10 @@ fn key_push_and_dial_overlap() {
 
 #[test]
 fn timeouts_stop_what_they_can() {
-    for (program, sent, signal, seconds) in [
-        ("hang", vec!["TERM"], Some("TERM"), 1),
-        ("stubborn", vec!["TERM", "KILL"], Some("KILL"), 3),
-        ("immortal", vec!["TERM", "KILL"], None, 6),
+    for (program, sent, confirmed, signal, seconds) in [
+        ("hang", vec!["TERM"], true, Some("TERM"), 1),
+        ("stubborn", vec!["TERM", "KILL"], true, Some("KILL"), 3),
+        ("immortal", vec!["TERM", "KILL"], false, None, 6),
     ] {
         paused(async {
             let rig = Rig::new(world());
@@ -113,7 +113,7 @@ fn timeouts_stop_what_they_can() {
             let kill = exec.kill.clone().unwrap();
             assert_eq!(
                 (kill.sent, kill.confirmed),
-                (sent.iter().map(ToString::to_string).collect(), false)
+                (sent.iter().map(ToString::to_string).collect(), confirmed)
             );
             assert_eq!(exec.signal.as_deref(), signal);
             assert_eq!(rig.row(&exec).status, RowStatus::Timeout);

@@ -9,6 +9,7 @@ mod instance;
 mod look;
 mod pool;
 mod store;
+mod wardens;
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -24,9 +24,10 @@ use super::output::{Printed, SharedOutput};
 use super::phase::ExecCore;
 use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome};
 use super::request::ExecSpec;
+use super::stopping::KILL_BUDGET;
 use crate::audit::{Audit, AuditRow, Verdict};
 use crate::clock::Clock;
-use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, chain};
+use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, WardenHandle, chain};
 
 /// Ends an exec from outside; the first cause wins.
 #[derive(Clone, Copy, Debug, Message)]
@@ -69,6 +70,8 @@ pub(crate) struct ExecActor {
     channel: Option<LeasedChannel>,
     signals: Option<mpsc::Sender<&'static str>>,
     poison: Option<oneshot::Sender<()>>,
+    /// Of the tunnel whose channel is in use.
+    warden: Option<WardenHandle>,
     timers: HashMap<Timer, SpawnHandle>,
     sealed: Option<Printed>,
     failure: Option<String>,
@@ -105,6 +108,7 @@ impl ExecActor {
             channel: None,
             signals: None,
             poison: None,
+            warden: None,
             timers: HashMap::new(),
             sealed: None,
             failure: None,
@@ -134,6 +138,7 @@ impl ExecActor {
                 Effect::NoteStart => self.started_at = Some(self.around.clock.now()),
                 Effect::AnnounceStart => self.output.start(),
                 Effect::Signal(name) => self.signal(name),
+                Effect::EndOnInstance { session } => self.end_on_instance(session, ctx),
                 Effect::SetTimer(timer, after) => self.set_timer(timer, after, ctx),
                 Effect::AbandonChannel { poison } => self.abandon_channel(poison),
                 Effect::Record => self.record(true, ctx),
@@ -212,11 +217,13 @@ impl ExecActor {
         let (signals, signals_ordered) = mpsc::channel(SIGNALS);
         let (poison, poisoned) = oneshot::channel();
         (self.signals, self.poison) = (Some(signals), Some(poison));
+        let warden = lease.warden().clone();
         let mark = command::new_mark();
+        self.warden = Some(warden.clone());
         let drive = Drive {
             channel,
             lease,
-            line: command::line(&self.spec.request, self.spec.exec_id, &mark),
+            line: command::line(&self.spec.request, self.spec.exec_id, warden.mark(), &mark),
             mark,
             stdin: std::mem::take(&mut self.spec.request.stdin),
             output: Arc::clone(&self.output),
@@ -235,10 +242,21 @@ impl ExecActor {
         }
     }
 
+    fn end_on_instance(&mut self, session: Option<u32>, ctx: &mut Context<Self>) {
+        let Some(warden) = self.warden.clone() else {
+            return;
+        };
+        let end = warden.end(self.spec.exec_id, session, KILL_BUDGET);
+        ctx.spawn(
+            end.into_actor(self)
+                .map(|answer, act, ctx| act.feed(Event::EndedOnInstance(answer), ctx)),
+        );
+    }
+
     fn abandon_channel(&mut self, poison: bool) {
         self.signals = None;
         if let Some(sender) = self.poison.take().filter(|_| poison) {
-            // A channel that has ended has given its lease back already.
+            // Fails only when the connection is gone, and the tunnel with it.
             sender.send(()).ok();
         }
     }
@@ -266,6 +284,8 @@ impl ExecActor {
 
     /// Writes the final row; `is_begun` when its begin is known to be committed.
     fn record(&mut self, is_begun: bool, ctx: &mut Context<Self>) {
+        // The exec is over: its lease may go as soon as its channel has closed.
+        self.poison = None;
         self.row_is_final = false;
         let audit = self.around.audit.clone();
         let exec = self.exec(true);
@@ -273,7 +293,7 @@ impl ExecActor {
             &self.begun,
             &exec,
             Confidential {
-                failure: self.failure.as_deref(),
+                failure: self.failure.as_deref().or_else(|| self.core.refusal()),
                 aws_request_ids: self.core.aws_request_ids(),
             },
         );
@@ -301,7 +321,7 @@ impl ExecActor {
             ended_by = ?exec.ended_by,
             exit_code = exec.exit_code,
             code = exec.error.as_ref().map(|error| error.code.as_str()),
-            cause = self.failure,
+            cause = self.failure.as_deref().or_else(|| self.core.refusal()),
             duration_ms = exec.duration_ms,
             committed,
             "exec ended"

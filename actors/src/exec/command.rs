@@ -1,7 +1,7 @@
 //! The one string that SSH carries to the instance's login shell.
 //!
 //! ```text
-//! export ADIT_EXEC_ID=ID; cd -- DIR 2>/dev/null || { printf 'MARK-cwd\n' >&2; exit 1; }; printf 'MARK %s\n' "$$" >&2; exec WORDS
+//! export ADIT_TUNNEL=TUNNEL ADIT_EXEC_ID=ID; cd -- DIR 2>/dev/null || { printf 'MARK-cwd\n' >&2; exit 1; }; printf 'MARK %s\n' "$$" >&2; exec WORDS
 //! ```
 //!
 //! `exec` replaces the shell, so signals reach the program and its own end comes back as `exit-signal`. Only shell
@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use uuid::Uuid;
 
 use super::request::{ExecRequest, InvalidRequest};
+use crate::tunnel::TUNNEL_MARK_LENGTH;
 
 /// Longest command line in bytes. The kernel takes 131,072 bytes for one argument, its NUL included
 /// (MAX_ARG_STRLEN, 32 pages); sshd hands the line to the shell as one argument and reports a longer one like any
@@ -27,9 +28,10 @@ pub(crate) fn new_mark() -> String {
 /// What follows the mark, in place of a process id, when `cwd` could not be entered.
 pub(crate) const CWD_SUFFIX: &str = "-cwd";
 
-/// The line for `request`, with a mark of [`new_mark`].
-pub(crate) fn line(request: &ExecRequest, exec_id: Uuid, mark: &str) -> String {
-    let mut line = format!("export ADIT_EXEC_ID={exec_id}; ");
+/// The line for `request`, with a mark of [`new_mark`] and its tunnel's. What the program starts inherits both variables, by
+/// which the warden knows it.
+pub(crate) fn line(request: &ExecRequest, exec_id: Uuid, tunnel_mark: &str, mark: &str) -> String {
+    let mut line = format!("export ADIT_TUNNEL={tunnel_mark} ADIT_EXEC_ID={exec_id}; ");
     if let Some(directory) = &request.cwd {
         line.push_str("cd -- ");
         push_quoted(&mut line, directory);
@@ -93,7 +95,8 @@ pub(crate) fn check(request: &ExecRequest) -> Result<(), InvalidRequest> {
         });
     }
     // Ids and marks have the same length each, so any will do.
-    let bytes = line(request, Uuid::nil(), &new_mark()).len();
+    let tunnel_mark = "0".repeat(TUNNEL_MARK_LENGTH);
+    let bytes = line(request, Uuid::nil(), &tunnel_mark, &new_mark()).len();
     if bytes > MAX_COMMAND_BYTES {
         return Err(InvalidRequest::CommandTooLong {
             bytes,
@@ -136,7 +139,7 @@ mod tests {
 
     #[test]
     fn lines() {
-        let export = "export ADIT_EXEC_ID=01234567-89ab-cdef-0123-456789abcdef; ";
+        let export = "export ADIT_TUNNEL=t ADIT_EXEC_ID=01234567-89ab-cdef-0123-456789abcdef; ";
         let start = format!("printf '{MARK} %s\\n' \"$$\" >&2; exec");
         let env = "/usr/bin/env ADIT_EXEC_ID=01234567-89ab-cdef-0123-456789abcdef";
         let table = [
@@ -162,13 +165,14 @@ mod tests {
             ),
         ];
         for (request, expected) in table {
-            assert_eq!(line(&request, ID, MARK), format!("{export}{expected}"));
+            assert_eq!(line(&request, ID, "t", MARK), format!("{export}{expected}"));
         }
     }
 
     #[test]
     fn length_limit_is_exact() {
-        let fixed = line(&request(&["x", ""], &[], None), ID, MARK).len();
+        let tunnel_mark = "0".repeat(TUNNEL_MARK_LENGTH);
+        let fixed = line(&request(&["x", ""], &[], None), ID, &tunnel_mark, MARK).len();
         let fits = "a".repeat(MAX_COMMAND_BYTES - fixed);
         assert!(ExecRequest::validate(parts(&["x", &fits], &[], None)).is_ok());
         let over = format!("{fits}a");
@@ -189,7 +193,7 @@ mod tests {
         fn words_arrive_unchanged(words in prop::collection::vec("[^\0]{0,24}", 0..6)) {
             let mut cmd = vec!["/usr/bin/printf", "%s\\0", "first"];
             cmd.extend(words.iter().map(String::as_str));
-            let output = Command::new("/bin/sh").arg("-c").arg(line(&request(&cmd, &[], None), ID, MARK)).output().unwrap();
+            let output = Command::new("/bin/sh").arg("-c").arg(line(&request(&cmd, &[], None), ID, "t", MARK)).output().unwrap();
             let mut expected = b"first\0".to_vec();
             for word in &words {
                 expected.extend_from_slice(word.as_bytes());

@@ -46,7 +46,8 @@ pub(crate) struct Drive {
     pub(crate) actor: Recipient<Happened>,
     /// Signals to send by name, as long as the exec is under way.
     pub(crate) signals: mpsc::Receiver<&'static str>,
-    /// Says that a process may be left behind the channel: the lease ends as poisoned, and the draining goes on.
+    /// Says that a process may be left behind the channel: the lease ends as poisoned, and the draining goes on. When it ends
+    /// without a word the exec is over: the lease ends with the channel, which lingers until it closes.
     pub(crate) poison: oneshot::Receiver<()>,
 }
 
@@ -100,6 +101,8 @@ impl Drive {
                             }
                             // A request that has not left by now must not leave any more.
                             is_writing &= is_sent.load(Ordering::Relaxed);
+                        } else if let Some(lease) = &mut lease {
+                            lease.linger();
                         }
                     }
                 }
@@ -115,6 +118,12 @@ impl Drive {
                 drop(reader);
                 drop(write.close().await);
             }
+        }
+        // An exec that is stopped still hears from the tunnel's warden: until it is over, the tunnel is in use.
+        if let Some(lease) = lease.filter(|_| may_be_poisoned)
+            && poison.await.is_ok()
+        {
+            lease.poison();
         }
     }
 }
@@ -205,7 +214,7 @@ impl Reader {
     fn on_stderr(&mut self, data: Bytes) {
         let (data, finding) = self.filter.push(data);
         match finding {
-            Some(Finding::Started { .. }) => self.report(Event::Started),
+            Some(Finding::Started { pid }) => self.report(Event::Started { pid }),
             Some(Finding::CwdNotFound) => {
                 self.report(Event::CwdNotFound);
             }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::ErrorCode;
 use super::record::{EndedBy, TunnelTemperature};
+use crate::tunnel::{NoReceipt, Receipt};
 
 /// Where an exec stands.
 ///
@@ -17,8 +18,8 @@ use super::record::{EndedBy, TunnelTemperature};
 ///     | refused, cancelled                      | timeout, cancel        |   \ program ended
 ///     |                                         v                        v    v
 ///     |                                      Stopping <------------------+  Draining
-///     |                                         |  program ended            ^  |
-///     |                                         +---------------------------+  | closed, or silent
+///     |                                         |  program ended            ^  | closed, or silent; after a stop also
+///     |                                         +---------------------------+  | the warden's answer or the end of the budget
 ///     v                                         v kill budget spent            v
 /// Recording <----------------------------- (channel abandoned) <---------------+
 ///     | row committed, or finish deadline
@@ -39,7 +40,7 @@ pub(crate) enum Phase {
     Requested,
     /// sshd runs the command line.
     Running,
-    /// Signals are on their way.
+    /// Signals are on their way, and the warden is at work.
     Stopping,
     /// The program's end is known; its output may not be complete.
     Draining,
@@ -61,7 +62,10 @@ pub(crate) enum Event {
     Accepted,
     Refused,
     /// Adit's mark came: our line runs.
-    Started,
+    Started {
+        /// Of the shell, and so of the program.
+        pid: u32,
+    },
     CwdNotFound,
     Exited(u32),
     Signaled(String),
@@ -69,6 +73,8 @@ pub(crate) enum Event {
     OutputComplete,
     Closed,
     TunnelLost,
+    /// The warden's answer to [`Effect::EndOnInstance`].
+    EndedOnInstance(Result<Receipt, NoReceipt>),
     Cancel(EndedBy),
     Timer(Timer),
     /// When output came last, told with the silence timer.
@@ -136,6 +142,10 @@ pub(crate) enum Effect {
     NoteStart,
     AnnounceStart,
     Signal(&'static str),
+    /// Ask the tunnel's warden to end whatever the exec has started.
+    EndOnInstance {
+        session: Option<u32>,
+    },
     SetTimer(Timer, Duration),
     /// Let the channel drain by itself; `poison` when a process may be left behind it.
     AbandonChannel {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ErrorCode;
 use super::event::{AwsRequestIds, Phase};
 use super::phase::{Ending, ExecCore, Exit};
-use super::record::{Kill, Outcome, Ran, Timing, TunnelTemperature};
+use super::record::{Outcome, Ran, Timing, TunnelTemperature};
 
 impl ExecCore {
     pub(crate) fn phase(&self) -> Phase {
@@ -39,13 +40,17 @@ impl ExecCore {
         }
     }
 
-    pub(crate) fn kill(&self) -> Option<Kill> {
-        // The SSH signal request has no answer, so nothing is ever confirmed by it.
-        let sent: Vec<String> = self.signals.iter().map(|signal| (*signal).to_owned()).collect();
-        (!sent.is_empty()).then_some(Kill {
-            sent,
-            confirmed: false,
-        })
+    /// Why the login is called refused, where this exec has seen it: for operators, as the code says less.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        let is_refused =
+            matches!(&self.ending, Some(ending) if ending.error == Some(ErrorCode::LoginRefused));
+        match (is_refused && self.requested.is_some(), self.ran) {
+            (true, Ran::No) => Some("sshd refused the exec request"),
+            (true, Ran::Yes | Ran::Unknown) => Some(
+                "the login does not run the command line in a POSIX shell: a forced command, csh or fish; something else ran",
+            ),
+            (false, _) => None,
+        }
     }
 
     pub(crate) fn temperature(&self) -> Option<TunnelTemperature> {

@@ -218,7 +218,7 @@ mod tests {
         })
         .unwrap();
         let mark = command::new_mark();
-        let line = command::line(&request, uuid::Uuid::from_u128(7), &mark);
+        let line = command::line(&request, uuid::Uuid::from_u128(7), "t", &mark);
         let output = std::process::Command::new("/bin/sh")
             .arg("-c")
             .arg(line)

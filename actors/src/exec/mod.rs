@@ -16,6 +16,7 @@ mod phase;
 pub mod record;
 mod redact;
 pub mod request;
+mod stopping;
 
 pub use actor::LiveLook;
 pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings, Look};

@@ -1,7 +1,7 @@
 //! The life of one exec as a plain struct: events in, effects out. Knows no actor, no SSH, no store and no clock.
 //!
 //! [`super::event`] has the words it understands and the diagram of its phases; [`super::admitting`] what comes before the
-//! point of no return; [`super::learned`] what its record is made of.
+//! point of no return; [`super::stopping`] how it is stopped; [`super::learned`] what its record is made of.
 
 use std::time::Duration;
 
@@ -11,11 +11,8 @@ use super::ErrorCode;
 use super::admitting::AdmissionOrder;
 use super::event::{Effect, Event, LeaseFacts, Phase, Timer};
 use super::record::{EndedBy, Outcome, Ran};
+use super::stopping::{Stop, StopNews};
 
-/// TERM first; KILL when the program is still there after this.
-const TERM_GRACE: Duration = Duration::from_secs(2);
-/// Both signals and waiting for their effect take this long at most.
-const KILL_BUDGET: Duration = Duration::from_secs(5);
 /// After the program's end, output is read until the channel closes or nothing comes for this long: a background child
 /// may hold the pipes open.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
@@ -46,8 +43,9 @@ pub(crate) struct ExecCore {
     pub(super) marked: bool,
     pub(super) cwd_missing: bool,
     pub(super) output_complete: bool,
-    /// Why it is being stopped; the first cause wins.
-    pub(super) cause: Option<EndedBy>,
+    /// Process id of the program, and of the session that sshd gave it.
+    pub(super) session: Option<u32>,
+    pub(super) stop: Option<Stop>,
     pub(super) is_timeout_over: bool,
     pub(super) signals: Vec<&'static str>,
     pub(super) lease: Option<LeaseFacts>,
@@ -87,7 +85,8 @@ impl ExecCore {
             marked: false,
             cwd_missing: false,
             output_complete: false,
-            cause: None,
+            session: None,
+            stop: None,
             is_timeout_over: false,
             signals: Vec::new(),
             lease: None,
@@ -111,7 +110,7 @@ impl ExecCore {
             Event::NoLease { code, retry_after } => self.on_no_lease(code, retry_after, now),
             Event::Accepted => self.on_accepted(now),
             Event::Refused => self.on_refused(now),
-            Event::Started => self.on_started(),
+            Event::Started { pid } => self.on_started(pid),
             Event::CwdNotFound => {
                 self.cwd_missing = true;
                 Vec::new()
@@ -124,6 +123,7 @@ impl ExecCore {
             }
             Event::Closed => self.on_closed(now),
             Event::TunnelLost => self.on_tunnel_lost(now),
+            Event::EndedOnInstance(answer) => self.on_stopped(StopNews::Answered(answer), now),
             Event::Cancel(by) => self.on_cancel(by, now),
             Event::Timer(timer) => self.on_timer(timer, now),
             Event::Silence { last_output } => self.on_silence(last_output, now),
@@ -160,7 +160,7 @@ impl ExecCore {
         self.record()
     }
 
-    fn on_started(&mut self) -> Vec<Effect> {
+    fn on_started(&mut self, pid: u32) -> Vec<Effect> {
         if self.marked
             || !matches!(
                 self.phase,
@@ -170,6 +170,7 @@ impl ExecCore {
             return Vec::new();
         }
         self.marked = true;
+        self.session = Some(pid);
         self.ran = Ran::Yes;
         vec![Effect::AnnounceStart]
     }
@@ -192,6 +193,13 @@ impl ExecCore {
 
     fn on_closed(&mut self, now: Instant) -> Vec<Effect> {
         match self.phase {
+            // sshd always says how a program ended before it closes; a peer that doesn't leaves it unknown.
+            Phase::Stopping | Phase::Draining if self.stop.is_some() => {
+                self.output_complete = true;
+                self.ended.get_or_insert(now);
+                self.phase = Phase::Draining;
+                self.on_stopped(StopNews::Closed, now)
+            }
             Phase::Draining => {
                 self.output_complete = true;
                 self.end_by_exit(now);
@@ -199,7 +207,6 @@ impl ExecCore {
             }
             // Closed with no answer to the request: the channel was gone before the request came, or as it came.
             Phase::Requested => self.on_tunnel_lost(now),
-            // sshd always says how a program ended before it closes; a peer that doesn't leaves it unknown.
             Phase::Running | Phase::Stopping => {
                 self.end_without_exit(Outcome::Unknown, EndedBy::Exit, None, now);
                 self.record()
@@ -235,20 +242,11 @@ impl ExecCore {
                 self.leave_admission(begun)
             }
             Phase::Requested | Phase::Running => self.stop(by),
-            Phase::Draining => self.give_up_output(now),
-            Phase::Undecided | Phase::Stopping | Phase::Recording | Phase::Ended => Vec::new(),
+            Phase::Draining if self.stop.is_none() => self.give_up_output(now),
+            Phase::Draining | Phase::Undecided | Phase::Stopping | Phase::Recording | Phase::Ended => {
+                Vec::new()
+            }
         }
-    }
-
-    fn stop(&mut self, cause: EndedBy) -> Vec<Effect> {
-        self.phase = Phase::Stopping;
-        self.cause = Some(cause);
-        self.signals.push("TERM");
-        vec![
-            Effect::Signal("TERM"),
-            Effect::SetTimer(Timer::TermGrace, TERM_GRACE),
-            Effect::SetTimer(Timer::KillBudget, KILL_BUDGET),
-        ]
     }
 
     fn on_timer(&mut self, timer: Timer, now: Instant) -> Vec<Effect> {
@@ -260,10 +258,7 @@ impl ExecCore {
                 self.signals.push("KILL");
                 vec![Effect::Signal("KILL")]
             }
-            (Timer::KillBudget, Phase::Stopping) => {
-                self.end_without_exit(Outcome::Unknown, EndedBy::Exit, None, now);
-                self.abandon(true)
-            }
+            (Timer::KillBudget, Phase::Stopping | Phase::Draining) => self.on_stopped(StopNews::Over, now),
             (Timer::Request, Phase::Requested) => {
                 self.end(
                     Outcome::TunnelLost,
@@ -289,7 +284,10 @@ impl ExecCore {
         let quiet_for = now.saturating_duration_since(quiet_since);
         // Past the timeout, and for a program that was stopped, it is two seconds from its end, whatever a child of its
         // goes on printing.
-        if quiet_for >= SILENCE || self.cause.is_some() || self.is_timeout_over {
+        if self.stop.is_some() {
+            return self.on_stopped(StopNews::Silent, now);
+        }
+        if quiet_for >= SILENCE || self.is_timeout_over {
             return self.give_up_output(now);
         }
         vec![Effect::SetTimer(Timer::Silence, SILENCE - quiet_for)]
@@ -311,7 +309,7 @@ impl ExecCore {
         self.abandon(false)
     }
 
-    fn abandon(&mut self, poison: bool) -> Vec<Effect> {
+    pub(super) fn abandon(&mut self, poison: bool) -> Vec<Effect> {
         let mut effects = vec![Effect::AbandonChannel { poison }];
         effects.extend(self.record());
         effects
@@ -345,8 +343,8 @@ impl ExecCore {
         });
     }
 
-    fn end_by_exit(&mut self, now: Instant) {
-        if let Some(cause) = self.cause {
+    pub(super) fn end_by_exit(&mut self, now: Instant) {
+        if let Some(Stop { cause, .. }) = self.stop {
             return self.end_by_cause(cause, now);
         }
         if self.cwd_missing {
@@ -365,9 +363,15 @@ impl ExecCore {
         self.end(outcome, EndedBy::Exit, None, now);
     }
 
-    fn end_without_exit(&mut self, outcome: Outcome, by: EndedBy, error: Option<ErrorCode>, now: Instant) {
-        match self.cause {
-            Some(cause) => self.end_by_cause(cause, now),
+    pub(super) fn end_without_exit(
+        &mut self,
+        outcome: Outcome,
+        by: EndedBy,
+        error: Option<ErrorCode>,
+        now: Instant,
+    ) {
+        match self.stop {
+            Some(Stop { cause, .. }) => self.end_by_cause(cause, now),
             None => self.end(outcome, by, error, now),
         }
     }
@@ -397,4 +401,4 @@ fn cancel_code(by: EndedBy, ran: Ran) -> ErrorCode {
 
 #[cfg(test)]
 #[path = "phase_tests.rs"]
-mod tests;
+pub(super) mod tests;

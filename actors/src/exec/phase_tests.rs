@@ -1,6 +1,7 @@
 use super::super::event::{AwsRequestIds, BeginResult};
 use super::super::record::TunnelTemperature;
 use super::*;
+use crate::tunnel::Receipt;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -16,9 +17,9 @@ fn facts() -> LeaseFacts {
 }
 
 /// An exec and its time.
-struct Table {
-    core: ExecCore,
-    now: Instant,
+pub(in crate::exec) struct Table {
+    pub(in crate::exec) core: ExecCore,
+    pub(in crate::exec) now: Instant,
 }
 
 impl Table {
@@ -34,7 +35,7 @@ impl Table {
         }
     }
 
-    fn on(&mut self, event: Event) -> Vec<Effect> {
+    pub(in crate::exec) fn on(&mut self, event: Event) -> Vec<Effect> {
         self.core.on(event, self.now)
     }
 
@@ -45,7 +46,7 @@ impl Table {
         table
     }
 
-    fn requested() -> Self {
+    pub(in crate::exec) fn requested() -> Self {
         let mut table = Self::begun();
         table.on(Event::Leased(facts()));
         table
@@ -57,9 +58,9 @@ impl Table {
         table
     }
 
-    fn running() -> Self {
+    pub(in crate::exec) fn running() -> Self {
         let mut table = Self::accepted();
-        table.on(Event::Started);
+        table.on(Event::Started { pid: 4711 });
         table
     }
 
@@ -69,14 +70,14 @@ impl Table {
         table
     }
 
-    fn stopping(by: Event) -> Self {
+    pub(in crate::exec) fn stopping(by: Event) -> Self {
         let mut table = Self::running();
         table.on(by);
         table
     }
 
     /// Outcome, cause and error as short words.
-    fn ending(&self) -> String {
+    pub(in crate::exec) fn ending(&self) -> String {
         let ending = self.core.ending().unwrap();
         let code = ending.error.map_or("", ErrorCode::as_str);
         format!(
@@ -90,7 +91,13 @@ impl Table {
     }
 }
 
-fn recording() -> Vec<Effect> {
+/// The warden's, after a TERM.
+pub(in crate::exec) fn receipt(left: u32) -> Event {
+    let sent = vec!["TERM"];
+    Event::EndedOnInstance(Ok(Receipt { sent, left }))
+}
+
+pub(in crate::exec) fn recording() -> Vec<Effect> {
     vec![Effect::Record, Effect::SetTimer(Timer::Finish, FINISH_DEADLINE)]
 }
 
@@ -116,7 +123,7 @@ async fn the_usual_way() {
         table.on(Event::Accepted),
         [Effect::NoteStart, Effect::SetTimer(Timer::Timeout, TIMEOUT)]
     );
-    assert_eq!(table.on(Event::Started), [Effect::AnnounceStart]);
+    assert_eq!(table.on(Event::Started { pid: 4711 }), [Effect::AnnounceStart]);
     table.now += Duration::from_secs(2);
     assert_eq!(
         table.on(Event::Exited(7)),
@@ -213,7 +220,7 @@ async fn endings() {
         ),
         (
             Table::stopping(Event::Cancel(EndedBy::ClientGone)),
-            vec![Event::Signaled("TERM".into()), Event::Closed],
+            vec![Event::Signaled("TERM".into()), receipt(0), Event::Closed],
             "Cancelled by ClientGone ran Yes exec_cancelled",
         ),
         (
@@ -222,6 +229,7 @@ async fn endings() {
                 Event::Cancel(EndedBy::ClientGone),
                 Event::Exited(0),
                 Event::Closed,
+                receipt(0),
             ],
             "Timeout by Timeout ran Yes exec_timeout",
         ),
@@ -249,37 +257,6 @@ async fn endings() {
             "an exit code only of what exited: {events:?}"
         );
     }
-}
-
-#[tokio::test]
-async fn term_then_kill_then_poison() {
-    let mut table = Table::running();
-    let stop = vec![
-        Effect::Signal("TERM"),
-        Effect::SetTimer(Timer::TermGrace, TERM_GRACE),
-        Effect::SetTimer(Timer::KillBudget, KILL_BUDGET),
-    ];
-    assert_eq!(table.on(Event::Timer(Timer::Timeout)), stop);
-    assert_eq!(table.on(Event::Timer(Timer::TermGrace)), [Effect::Signal("KILL")]);
-    let mut abandoned = vec![Effect::AbandonChannel { poison: true }];
-    abandoned.extend(recording());
-    assert_eq!(table.on(Event::Timer(Timer::KillBudget)), abandoned);
-    let kill = table.core.kill().unwrap();
-    assert_eq!(
-        (kill.sent, kill.confirmed),
-        (vec!["TERM".to_owned(), "KILL".to_owned()], false)
-    );
-}
-
-#[tokio::test]
-async fn a_program_that_heeds_term_is_not_killed() {
-    let mut table = Table::stopping(Event::Timer(Timer::Timeout));
-    table.on(Event::Signaled("TERM".into()));
-    assert_eq!(table.on(Event::Timer(Timer::TermGrace)), []);
-    assert_eq!(table.on(Event::Timer(Timer::KillBudget)), []);
-    table.on(Event::Closed);
-    assert_eq!(table.core.kill().unwrap().sent, ["TERM"]);
-    assert_eq!(table.core.signal().as_deref(), Some("TERM"));
 }
 
 #[tokio::test]
@@ -419,7 +396,7 @@ async fn late_events_change_nothing() {
         },
         Event::Accepted,
         Event::Refused,
-        Event::Started,
+        Event::Started { pid: 4711 },
         Event::Exited(1),
         Event::Signaled("TERM".into()),
         Event::Closed,

@@ -22,6 +22,9 @@ pub const MAX_TIMEOUT_S: u32 = 120;
 /// Most bytes of stdin, decoded.
 pub const MAX_STDIN_BYTES: usize = 1_048_576;
 
+/// Variables that no caller may set: with another value the warden would not find what the exec has started.
+const ADITS_OWN: [&str; 2] = ["ADIT_TUNNEL", "ADIT_EXEC_ID"];
+
 /// What to run, as the caller gave it. [`ExecRequest::validate`] is the only way on.
 #[derive(Clone, Default)]
 pub struct ExecRequestParts {
@@ -208,6 +211,12 @@ fn check_variable(name: &str, value: &str) -> Result<(), InvalidRequest> {
         return Err(InvalidRequest::field(
             format!("env.{name}"),
             "is not a name of the form [A-Za-z_][A-Za-z0-9_]*",
+        ));
+    }
+    if ADITS_OWN.contains(&name) {
+        return Err(InvalidRequest::field(
+            format!("env.{name}"),
+            "is what Adit finds the exec's processes by; a process that is to stay drops it with env(1)",
         ));
     }
     if value.contains('\0') {

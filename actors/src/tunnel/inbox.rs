@@ -83,11 +83,18 @@ impl Handler<LeaseDropped> for InstanceSupervisor {
         let Some(parts) = self.parts.get(&tunnel) else {
             return;
         };
-        let live = parts.leases.live();
+        let (live, lingering) = (parts.leases.live(), parts.leases.lingering());
         if poisoned {
             self.feed(Event::Poisoned { tunnel }, ctx);
         }
-        self.feed(Event::Leases { tunnel, live }, ctx);
+        self.feed(
+            Event::Leases {
+                tunnel,
+                live,
+                lingering,
+            },
+            ctx,
+        );
     }
 }
 

@@ -9,6 +9,7 @@ use russh::Channel;
 use russh::client::Msg;
 
 use super::supervisor_core::TunnelId;
+use super::warden::WardenHandle;
 use crate::exec::LeaseFacts;
 
 /// Tells a supervisor that the guards of a tunnel should be counted anew. Losing one does no harm: the count is read
@@ -29,13 +30,24 @@ pub(crate) struct ChannelReturned {
     pub(crate) channel: Channel<Msg>,
 }
 
-/// How many leases a tunnel has: the number of guards alive.
+/// How many leases a tunnel has: the number of guards alive, and of those that linger.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LeaseCounter(Arc<AtomicUsize>);
+pub(crate) struct LeaseCounter(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    live: AtomicUsize,
+    lingering: AtomicUsize,
+}
 
 impl LeaseCounter {
     pub(crate) fn live(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.live.load(Ordering::Acquire)
+    }
+
+    /// Leases whose exec is over, and whose channel something holds open.
+    pub(crate) fn lingering(&self) -> usize {
+        self.0.lingering.load(Ordering::Acquire)
     }
 }
 
@@ -45,18 +57,51 @@ pub(crate) struct Lease {
     tunnel: TunnelId,
     counter: LeaseCounter,
     supervisor: Recipient<LeaseDropped>,
+    warden: WardenHandle,
     poisoned: bool,
+    lingers: bool,
 }
 
 impl Lease {
-    pub(crate) fn new(tunnel: TunnelId, counter: LeaseCounter, supervisor: Recipient<LeaseDropped>) -> Self {
-        counter.0.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn new(
+        tunnel: TunnelId,
+        counter: LeaseCounter,
+        supervisor: Recipient<LeaseDropped>,
+        warden: WardenHandle,
+    ) -> Self {
+        counter.0.live.fetch_add(1, Ordering::AcqRel);
         Self {
             tunnel,
             counter,
             supervisor,
+            warden,
             poisoned: false,
+            lingers: false,
         }
+    }
+
+    /// The exec is over, and its channel is still open.
+    pub(crate) fn linger(&mut self) {
+        if !self.lingers {
+            self.lingers = true;
+            self.counter.0.lingering.fetch_add(1, Ordering::AcqRel);
+            self.tell();
+        }
+    }
+
+    /// The warden of its tunnel.
+    pub(crate) fn warden(&self) -> &WardenHandle {
+        &self.warden
+    }
+
+    fn tell(&self) {
+        let message = LeaseDropped {
+            tunnel: self.tunnel,
+            poisoned: self.poisoned,
+        };
+        // Every sender has a place of its own in the mailbox, so this fails only when the supervisor is gone, and
+        // with it the count.
+        drop(self.supervisor.try_send(message));
     }
 
     /// Ends the lease and keeps new ones off its tunnel: a process may be left behind the channel.
@@ -67,14 +112,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.counter.0.fetch_sub(1, Ordering::AcqRel);
-        let message = LeaseDropped {
-            tunnel: self.tunnel,
-            poisoned: self.poisoned,
-        };
-        // Every sender has a place of its own in the mailbox, so this fails only when the supervisor is gone, and
-        // with it the count.
-        drop(self.supervisor.try_send(message));
+        if self.lingers {
+            self.counter.0.lingering.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.counter.0.live.fetch_sub(1, Ordering::AcqRel);
+        self.tell();
     }
 }
 

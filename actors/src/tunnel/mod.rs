@@ -16,6 +16,7 @@ mod state;
 mod stream;
 mod supervisor;
 mod supervisor_core;
+mod warden;
 
 pub use boundary::{
     Dialed, Dialer, HostKey, HostKeys, KeyGrantReceipt, KeyGrants, Location, Locator, TunnelStream,
@@ -32,3 +33,4 @@ pub(crate) use lease::{Lease, LeasedChannel};
 pub(crate) use pool::{Login, TunnelPool};
 pub(crate) use supervisor::Surroundings;
 pub(crate) use supervisor_core::CoreSettings;
+pub(crate) use warden::{NoReceipt, Receipt, TUNNEL_MARK_LENGTH, WardenHandle};

@@ -60,6 +60,7 @@ impl InstanceSupervisor {
                     refcount: parts.leases.live(),
                     channels_in_use: channels.map_or(0, |channels| channels.in_use()),
                     channel_cap: channels.map_or(self.core.initial_cap(), |channels| channels.cap),
+                    warden: self.core.warden_name(*id).to_owned(),
                     age_s: seconds_between(tunnel.asked_at, now),
                     remaining_life_s: tunnel
                         .state

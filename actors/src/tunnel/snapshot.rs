@@ -53,6 +53,9 @@ pub struct TunnelSnapshot {
     pub channels_in_use: usize,
     /// How many channels Adit opens at most.
     pub channel_cap: usize,
+    /// The program on the instance that ends what an exec has started: `starting`, `ready`, or `none` where the login does
+    /// not run a POSIX shell, or has one session only. Without one nothing that is stopped is confirmed.
+    pub warden: String,
     /// Seconds since the tunnel was asked for.
     pub age_s: f64,
     /// Seconds until the endpoint ends the tunnel, once it is open.

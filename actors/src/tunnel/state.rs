@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::life::Life;
+use super::warden::{WardenEvent, WardenState};
 
 /// Largest channel cap that is learned: far above any sensible MaxSessions, small enough for one connection.
 const LARGEST_CAP: usize = 64;
@@ -170,7 +171,7 @@ impl TunnelState {
     }
 }
 
-/// The session channels of one tunnel. Every channel counts against the cap: leased, spare or being opened.
+/// The session channels of one tunnel. Every channel counts against the cap: leased, spare, the warden's or being opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Channels {
     /// Opens on their way.
@@ -179,6 +180,8 @@ pub(crate) struct Channels {
     pub(crate) spares: usize,
     /// Live lease guards, as counted by themselves.
     pub(crate) leased: usize,
+    /// Of the leases, those of execs that are over: something holds the channel open.
+    pub(crate) lingering: usize,
     /// How many are used at most; learned from refusals.
     pub(crate) cap: usize,
     /// No open before this, after a refusal.
@@ -189,6 +192,7 @@ pub(crate) struct Channels {
     pub(crate) life: Option<Life>,
     /// Whether it has carried an exec.
     pub(crate) was_leased: bool,
+    pub(crate) warden: WardenState,
     last_closed: Option<Instant>,
     clean_opens: u32,
 }
@@ -199,11 +203,13 @@ impl Channels {
             opening: 0,
             spares: 0,
             leased: 0,
+            lingering: 0,
             cap,
             retry_at: None,
             idle_since: Some(now),
             life,
             was_leased: false,
+            warden: WardenState::NEW,
             last_closed: None,
             clean_opens: 0,
         }
@@ -211,12 +217,54 @@ impl Channels {
 
     /// Channels that are open or being opened.
     pub(crate) fn in_use(&self) -> usize {
-        self.opening + self.spares + self.leased
+        self.opening + self.spares + self.leased + usize::from(self.warden.has_channel())
     }
 
-    /// Whether one more may be opened now.
+    /// Whether no further exec has a place on it. The place of a warden that is still to come is kept.
+    pub(crate) fn is_full(&self) -> bool {
+        let kept = self.may_have_warden() && self.warden.is_wanted();
+        self.in_use() + usize::from(kept) >= self.cap
+    }
+
+    /// Whether one more may be opened for an exec now.
     pub(crate) fn has_room(&self) -> bool {
-        self.retry_at.is_none() && self.in_use() < self.cap
+        self.retry_at.is_none() && !self.is_full()
+    }
+
+    /// A warden never has the only channel there is.
+    pub(crate) fn may_have_warden(&self) -> bool {
+        self.cap >= 2
+    }
+
+    /// Leases of execs that are not over.
+    pub(crate) fn working(&self) -> usize {
+        self.leased.saturating_sub(self.lingering)
+    }
+
+    /// Whether what has a place on it are channels that linger, and nothing else.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.is_full() && self.working() == 0 && self.opening == 0 && self.spares == 0
+    }
+
+    /// Whether its warden is to be started now: the first exec has been served, and another channel is open, which shows that
+    /// sshd has more than one.
+    pub(crate) fn lacks_warden(&self, now: Instant) -> bool {
+        self.may_have_warden()
+            && self.warden.is_wanted()
+            && self.warden.paused_until().is_none_or(|from| from <= now)
+            && self.was_leased
+            && self.leased + self.spares > 0
+            && self.retry_at.is_none()
+            && self.in_use() < self.cap
+    }
+
+    /// The warden's name in snapshots.
+    pub(crate) fn warden_name(&self) -> &'static str {
+        if self.may_have_warden() {
+            self.warden.name()
+        } else {
+            WardenState::None.name()
+        }
     }
 
     /// An open succeeded; the channel is a spare until it is handed over.
@@ -237,6 +285,21 @@ impl Channels {
     /// `asked_at` is when the open was sent: over a slow link its refusal arrives long after the slot was late.
     pub(crate) fn refused(&mut self, retry_at: Instant, asked_at: Instant) {
         self.opening = self.opening.saturating_sub(1);
+        self.learn_from_refusal(retry_at, asked_at);
+    }
+
+    /// The same for the warden's channel.
+    pub(crate) fn warden_refused(&mut self, retry_at: Instant, asked_at: Instant) {
+        self.warden_on(WardenEvent::Refused);
+        self.learn_from_refusal(retry_at, asked_at);
+    }
+
+    /// News that do not belong to its state come late, and mean nothing.
+    pub(crate) fn warden_on(&mut self, event: WardenEvent) {
+        self.warden = self.warden.after(event).unwrap_or(self.warden);
+    }
+
+    fn learn_from_refusal(&mut self, retry_at: Instant, asked_at: Instant) {
         self.clean_opens = 0;
         self.retry_at = Some(retry_at);
         if !self.slot_may_be_late(asked_at) {
@@ -269,11 +332,12 @@ impl Channels {
     }
 
     /// The guards were counted anew.
-    pub(crate) fn recount(&mut self, live: usize, now: Instant) {
+    pub(crate) fn recount(&mut self, live: usize, lingering: usize, now: Instant) {
         if live < self.leased {
             self.last_closed = Some(now);
         }
         self.leased = live;
+        self.lingering = lingering.min(live);
         self.idle_since = match (live, self.idle_since) {
             (0, None) => Some(now),
             (0, since) => since,
@@ -354,7 +418,7 @@ mod tests {
             "a refusal with no recent close shows the real limit"
         );
 
-        channels.recount(2, now);
+        channels.recount(2, 0, now);
         channels.opening = 1;
         channels.cap = 10;
         channels.refused(now, now + Duration::from_millis(50));
@@ -378,8 +442,8 @@ mod tests {
         channels.hand_over();
         assert_eq!(channels.idle_since, None);
         let later = now + Duration::from_secs(1);
-        channels.recount(0, later);
-        channels.recount(0, later + Duration::from_secs(1));
+        channels.recount(0, 0, later);
+        channels.recount(0, 0, later + Duration::from_secs(1));
         assert_eq!(channels.idle_since, Some(later));
     }
 }

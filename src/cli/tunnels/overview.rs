@@ -121,6 +121,13 @@ fn tunnel_row(instance: &InstanceSnapshot, tunnel: Option<&TunnelSnapshot>) -> [
 
 fn instance_notes(instance: &InstanceSnapshot) -> Vec<String> {
     let mut notes = Vec::new();
+    let without = instance.tunnels.iter().filter(|tunnel| tunnel.warden == "none");
+    notes.extend(without.map(|tunnel| {
+        format!(
+            "tunnel {} has no warden: what execs leave behind is not found",
+            tunnel.tunnel_id
+        )
+    }));
     if instance.waiters > 0 {
         notes.push(waiting(instance));
     }

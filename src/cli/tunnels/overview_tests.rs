@@ -10,7 +10,7 @@ fn tunnel(changes: Value) -> Value {
     merged(
         json!({
             "tunnel_id": 1, "state": "ready", "purpose": "first", "endpoint_id": "eice-0123456789abcdef0",
-            "refcount": 2, "channels_in_use": 4, "channel_cap": 10, "age_s": 12.4, "remaining_life_s": 3_587.6,
+            "refcount": 2, "channels_in_use": 4, "channel_cap": 10, "warden": "ready", "age_s": 12.4, "remaining_life_s": 3_587.6,
             "replaced_in_s": 2_687.6, "idle_s": null, "bytes_in": 1, "bytes_out": 2,
             "open_tunnel_request_id": null, "key_push_request_id": null,
         }),
@@ -244,4 +244,16 @@ fn times_are_short_and_never_promise_more_than_is_left() {
     ] {
         assert_eq!(brief(seconds), text, "{seconds}");
     }
+}
+
+#[test]
+fn a_tunnel_without_a_warden_says_so() {
+    let second = tunnel(json!({ "tunnel_id": 2, "warden": "none" }));
+    let third = tunnel(json!({ "tunnel_id": 3, "warden": "starting" }));
+    let tunnels = json!([tunnel(json!({})), second, third]);
+    let lines = lines(vec![instance(json!({ "tunnels": tunnels }))], Vec::new());
+    assert_eq!(
+        lines[4..],
+        ["    tunnel 2 has no warden: what execs leave behind is not found"]
+    );
 }

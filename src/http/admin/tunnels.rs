@@ -159,7 +159,7 @@ mod tests {
     fn an_instance_has_the_endpoints_that_it_uses_or_waits_for() {
         let tunnel = json!([{
             "tunnel_id": 1, "state": "ready", "purpose": "first", "endpoint_id": "eice-1", "refcount": 0,
-            "channels_in_use": 0, "channel_cap": 10, "age_s": 1.0, "remaining_life_s": null, "replaced_in_s": null,
+            "channels_in_use": 0, "channel_cap": 10, "warden": "ready", "age_s": 1.0, "remaining_life_s": null, "replaced_in_s": null,
             "idle_s": null, "bytes_in": 0, "bytes_out": 0, "open_tunnel_request_id": null, "key_push_request_id": null,
         }]);
         let holder =

@@ -133,6 +133,11 @@ fn sum(instance: &Value, field: &str) -> u64 {
     tunnels.map(|tunnel| tunnel[field].as_u64().unwrap()).sum()
 }
 
+fn count(instance: &Value, is_meant: fn(&Value) -> bool) -> u64 {
+    let tunnels = instance["tunnels"].as_array().into_iter().flatten();
+    tunnels.filter(|tunnel| is_meant(tunnel)).count() as u64
+}
+
 /// Asks for an exec until the store is there to admit it. A crowd's requests all at once are more than a debug build looks up
 /// within the 3 s that it gives itself when the machine is busy, too; then it says so, and nothing has run.
 async fn ask(app: &TestApp, instance: usize, body: Value) -> Answer {

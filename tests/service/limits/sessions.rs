@@ -21,7 +21,7 @@ async fn run_short(app: &TestApp, commands: usize) {
     join_all(calls).await;
 }
 
-/// Thirty callers whose commands run until these take every session that Adit counts on. Returns the caps of the tunnels at
+/// Thirty callers whose commands run until these and the wardens take every session that Adit counts on. Returns the caps of the tunnels at
 /// that moment.
 async fn crowd(app: &TestApp) -> Vec<u64> {
     let gate = Gate::closed();
@@ -33,8 +33,9 @@ async fn crowd(app: &TestApp) -> Vec<u64> {
         let is_full = |instance: &Value| {
             let running = gate.trace().len() as u64;
             let is_awaited = instance["waiters"] == 30 - running;
+            let wardens = count(instance, |tunnel| tunnel["warden"] == "ready");
             let taken = (sum(instance, "refcount"), sum(instance, "channel_cap"));
-            is_awaited && taken == (running, running)
+            is_awaited && taken == (running, running + wardens)
         };
         let tunnels = tunnels_when(app, "every session runs a command, and the others wait", is_full).await;
         gate.open();
@@ -54,7 +55,7 @@ async fn three_are_learned_whoever_else_is_logged_in() {
     let app = start(fleet, |_setup| {}).await;
     // `MaxSessions` is for each connection: these take none of Adit's.
     let people = [app.person().await, app.person().await, app.person().await];
-    assert_eq!(crowd(&app).await, [3, 3]);
+    assert_eq!(crowd(&app).await, [3, 3], "two execs and a warden each");
     drop(people);
     assert_all_served(&app, 30).await;
     app.finish().await;

@@ -278,6 +278,7 @@ impl InstanceSupervisor {
     pub(super) fn lost(&mut self, tunnel: TunnelId, reason: Option<String>, ctx: &mut Context<Self>) {
         if let Some(parts) = self.parts.remove(&tunnel) {
             parts.switch.cut();
+            parts.warden.vacate();
             let error = if self.core.was_of_use(tunnel) {
                 TunnelError::Lost
             } else {

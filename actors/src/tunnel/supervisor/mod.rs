@@ -28,8 +28,10 @@ use crate::tunnel::refused_logins::RefusedLogins;
 use crate::tunnel::snapshot::LastError;
 use crate::tunnel::stream::{CutSwitch, Traffic};
 use crate::tunnel::supervisor_core::{AskId, CoreSettings, Effect, Event, SupervisorCore, TunnelId};
+use crate::tunnel::warden::WardenHandle;
 
 mod connect;
+mod warden;
 
 /// For saying goodbye to sshd, and again for its going; then the connection is cut whether it was heard or not.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -65,6 +67,7 @@ pub(crate) struct InstanceSupervisor {
 pub(in crate::tunnel) struct Parts {
     pub(in crate::tunnel) traffic: Arc<Traffic>,
     pub(in crate::tunnel) leases: LeaseCounter,
+    pub(in crate::tunnel) warden: WardenHandle,
     pub(in crate::tunnel) open_tunnel_request_id: Option<String>,
     pub(in crate::tunnel) key_push_request_id: Option<String>,
     pub(in crate::tunnel) location: Option<Location>,
@@ -90,6 +93,7 @@ impl Parts {
         Self {
             traffic: Arc::default(),
             leases: LeaseCounter::default(),
+            warden: WardenHandle::new(),
             open_tunnel_request_id: None,
             key_push_request_id: None,
             location: None,
@@ -144,6 +148,7 @@ impl InstanceSupervisor {
             self.perform(effect, ctx);
         }
         self.tell_idleness();
+        self.tell_of_wardens();
         self.alarm.set(self.core.next_wake(now), ctx, Self::wake);
     }
 
@@ -167,6 +172,12 @@ impl InstanceSupervisor {
             Effect::Dial { tunnel } => self.dial(tunnel, ctx),
             Effect::Authenticate { tunnel } => self.log_in(tunnel, ctx),
             Effect::OpenChannel { tunnel } => self.open_channel(tunnel, ctx),
+            Effect::OpenWarden { tunnel } => self.open_warden(tunnel, ctx),
+            Effect::DismissWarden { tunnel } => {
+                if let Some(parts) = self.parts.get(&tunnel) {
+                    parts.warden.vacate();
+                }
+            }
             Effect::HandOver {
                 ask,
                 tunnel,
@@ -217,9 +228,13 @@ impl InstanceSupervisor {
 
     fn close(&mut self, tunnel: TunnelId, reason: &'static str) {
         tracing::info!(instance = %self.target.instance, tunnel, reason, "closing tunnel");
-        let Some(Parts { link, switch, .. }) = self.parts.remove(&tunnel) else {
+        let Some(Parts {
+            link, switch, warden, ..
+        }) = self.parts.remove(&tunnel)
+        else {
             return;
         };
+        warden.vacate();
         let Link::Ready(handle) = link else {
             return switch.cut();
         };
@@ -299,7 +314,12 @@ impl InstanceSupervisor {
                 open_tunnel: parts.open_tunnel_request_id.clone(),
             },
         };
-        let lease = Lease::new(tunnel, parts.leases.clone(), ctx.address().recipient());
+        let lease = Lease::new(
+            tunnel,
+            parts.leases.clone(),
+            ctx.address().recipient(),
+            parts.warden.clone(),
+        );
         self.answer(
             ask,
             Ok(LeasedChannel::new(

@@ -8,6 +8,7 @@ use crate::exec::TunnelTemperature;
 use crate::tunnel::endpoint_budget::Purpose;
 use crate::tunnel::failure::TunnelError;
 use crate::tunnel::life::Life;
+use crate::tunnel::warden::WardenEvent;
 
 /// Number of a tunnel within its supervisor.
 pub(crate) type TunnelId = u64;
@@ -82,6 +83,8 @@ pub(crate) enum Event {
     Leases {
         tunnel: TunnelId,
         live: usize,
+        /// Of these, how many belong to execs that are over.
+        lingering: usize,
     },
     /// A process may be left behind one of its channels.
     Poisoned {
@@ -91,6 +94,18 @@ pub(crate) enum Event {
     Lost {
         tunnel: TunnelId,
         jitter: f64,
+    },
+    /// The warden's channel was refused.
+    WardenRefused {
+        tunnel: TunnelId,
+        /// When the open was sent.
+        asked_at: Instant,
+        retry_after: Duration,
+    },
+    /// Everything else that happens to a warden.
+    Warden {
+        tunnel: TunnelId,
+        news: WardenEvent,
     },
     /// Another instance behind the endpoint needs its connection.
     GiveWay {
@@ -140,6 +155,14 @@ pub(crate) enum Effect {
         tunnel: TunnelId,
     },
     OpenChannel {
+        tunnel: TunnelId,
+    },
+    /// Open a channel and start the tunnel's warden on it.
+    OpenWarden {
+        tunnel: TunnelId,
+    },
+    /// The warden is to leave its channel.
+    DismissWarden {
         tunnel: TunnelId,
     },
     /// Give one of the tunnel's spare channels to the asker.

@@ -25,6 +25,7 @@ mod event;
 mod failures;
 mod planning;
 mod settle;
+mod wardens;
 
 pub(crate) use event::{AskId, Effect, Event, TunnelId};
 
@@ -169,11 +170,21 @@ impl SupervisorCore {
                 jitter,
             } => self.on_channel_refused(tunnel, asked_at, now + retry_after, jitter, now),
             Event::ChannelReturned { tunnel } => self.with_channels(tunnel, |channels| channels.spares += 1),
-            Event::Leases { tunnel, live } => {
-                self.with_channels(tunnel, |channels| channels.recount(live, now))
-            }
+            Event::Leases {
+                tunnel,
+                live,
+                lingering,
+            } => self.with_channels(tunnel, |channels| channels.recount(live, lingering, now)),
             Event::Poisoned { tunnel } => self.tunnel_on(tunnel, TunnelEvent::Retire),
             Event::Lost { tunnel, jitter } => self.on_lost(tunnel, jitter, now),
+            Event::WardenRefused {
+                tunnel,
+                asked_at,
+                retry_after,
+            } => self.with_channels(tunnel, |channels| {
+                channels.warden_refused(now + retry_after, asked_at);
+            }),
+            Event::Warden { tunnel, news } => self.with_channels(tunnel, |channels| channels.warden_on(news)),
             Event::GiveWay { tunnel, if_second } => self.on_give_way(tunnel, if_second, now),
             Event::Drain => self.on_drain(),
             Event::Evict => {
@@ -204,7 +215,7 @@ impl SupervisorCore {
             let idle_end = channels
                 .idle_since
                 .map(|since| since + self.settings.idle_timeout);
-            let due = [channels.retry_at, idle_end];
+            let due = [channels.retry_at, idle_end, channels.warden.paused_until()];
             due.into_iter().flatten().chain(self.next_ageing(channels))
         });
         let turn = self.waits_for_its_turn().then_some(now + LOGIN_TURN);
@@ -458,3 +469,5 @@ mod properties;
 mod sharing_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warden_tests;

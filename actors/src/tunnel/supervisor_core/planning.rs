@@ -60,7 +60,7 @@ impl SupervisorCore {
             return Some(Purpose::Successor);
         }
         let on_the_way: usize = self.ready().map(|(_, channels)| channels.opening).sum();
-        let has_free_channel = self.ready().any(|(_, channels)| channels.in_use() < channels.cap);
+        let has_free_channel = self.ready().any(|(_, channels)| !channels.is_full());
         let is_short = self.waiters.len() > on_the_way && !has_free_channel;
         (is_short && lasting < self.settings.max_tunnels).then_some(Purpose::Second)
     }
@@ -86,6 +86,24 @@ impl SupervisorCore {
             .map(|(id, _)| id)
             .collect();
         for tunnel in aged {
+            self.tunnel_on(tunnel, TunnelEvent::Retire);
+        }
+    }
+
+    /// When no tunnel has a place for those who wait, and no further one may be dialled, one whose channels all belong to execs
+    /// that are over makes room. Its end ends what holds them.
+    pub(super) fn retire_clogged(&mut self, now: Instant) {
+        let is_stuck = self.ready().count() >= self.settings.max_tunnels
+            && !self.is_connecting()
+            && self.ready().all(|(_, channels)| channels.is_full());
+        if !is_stuck {
+            return;
+        }
+        let clogged = self
+            .ready()
+            .find(|(_, channels)| channels.is_clogged() && self.is_waited_for(channels, now))
+            .map(|(id, _)| id);
+        if let Some(tunnel) = clogged {
             self.tunnel_on(tunnel, TunnelEvent::Retire);
         }
     }

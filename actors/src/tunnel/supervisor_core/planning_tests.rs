@@ -1,6 +1,6 @@
 //! Which tunnels there are: over their lives, and when an endpoint's connections or an instance's patience are short.
 
-use super::tests::{Table, asks, changed, refused_login, settings};
+use super::tests::{Table, asks, changed, leases, refused_login, settings};
 use super::*;
 use crate::tunnel::HostKeyError;
 
@@ -20,8 +20,11 @@ fn served_once(life: u64) -> Table {
     table.on(asks_for(1, 10));
     table.pushed();
     table.connect(1);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "warden 1"]
+    );
+    table.on(leases(1, 0));
     table
 }
 
@@ -67,12 +70,9 @@ async fn a_tunnel_in_use_is_replaced_before_its_life_ends() {
     table.pass_to(at(350));
     assert_eq!(table.state(1), "retiring");
     assert_eq!(table.on(asks_for(4, 10)), ["open 2"]);
-    table.on(Event::Leases { tunnel: 1, live: 1 });
+    table.on(leases(1, 1));
     assert_eq!(table.state(1), "retiring", "its last exec goes on");
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 #[tokio::test]
@@ -96,7 +96,10 @@ async fn an_exec_that_needs_more_life_than_is_left_gets_the_successor() {
     );
     table.pushed();
     assert_eq!(table.connect(2), ["open 2"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 2 }), ["give 2 of 2 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 2 }),
+        ["give 2 of 2 Cold", "warden 2"]
+    );
 }
 
 #[tokio::test]
@@ -106,7 +109,10 @@ async fn a_fresh_tunnel_serves_even_an_exec_that_may_outlive_it() {
     table.on(asks_for(1, 120));
     table.pushed();
     assert_eq!(table.connect(1), ["open 1"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "warden 1"]
+    );
 }
 
 #[tokio::test]
@@ -233,7 +239,7 @@ async fn an_idle_tunnel_gives_way_and_one_in_use_does_not() {
         ["keep slot 1"],
         "its instance's only one"
     );
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     assert_eq!(
         table.on(give_way(false)),
         ["close 1 another instance needs its connection"]
@@ -265,10 +271,7 @@ async fn the_second_tunnel_in_use_takes_no_new_lease_when_another_instance_has_n
         ["leave slot 2"],
         "it will when its execs end"
     );
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 2, live: 0 }),
-        ["close 2 retired"]
-    );
+    assert_eq!(table.on(leases(2, 0)), ["close 2 retired"]);
 }
 
 #[tokio::test]
@@ -377,10 +380,7 @@ async fn drained_tunnels_end_with_their_execs_and_newcomers_get_another() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.on(Event::Drain), NOTHING);
     assert_eq!(table.on(asks(3)), ["dial 2"]);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 #[tokio::test]

@@ -6,12 +6,13 @@ use proptest::prelude::*;
 
 use super::super::life::Life;
 use super::super::state::TunnelState;
-use super::tests::{Table, refused_login, settings};
+use super::super::warden::WardenEvent;
+use super::tests::{Table, leases, refused_login, settings};
 use super::*;
 
 proptest! {
     #[test]
-    fn counts_hold(steps in prop::collection::vec((0u8..17, 1u64..5, 0u64..40), 1..200)) {
+    fn counts_hold(steps in prop::collection::vec((0u8..21, 1u64..5, 0u64..40), 1..200)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _guard = runtime.enter();
         let mut table = Table::new(CoreSettings { spare_channels: 1, idle_timeout: Duration::from_secs(20), ..settings() });
@@ -32,12 +33,16 @@ proptest! {
                 6 => Event::LoggedIn { tunnel },
                 7 if has_opening => Event::ChannelOpened { tunnel },
                 8 if has_opening => Event::ChannelRefused { tunnel, asked_at: table.now, retry_after: Duration::from_millis(10), jitter: 0.5 },
-                9 if leased > 0 => Event::Leases { tunnel, live: leased - 1 },
+                9 if leased > 0 => leases(tunnel, leased - 1),
                 10 => Event::ConnectFailed { tunnel, error: refused_login(), jitter: 0.5 },
                 11 => Event::Lost { tunnel, jitter: 1.0 },
                 12 => Event::Located { tunnel, by_endpoint: seconds % 2 == 0 },
                 13 => Event::SlotGranted { tunnel },
                 14 => Event::EndpointRefused { tunnel },
+                16 => Event::Warden { tunnel, news: WardenEvent::Opened },
+                17 => Event::Warden { tunnel, news: if seconds % 2 == 0 { WardenEvent::Ready } else { WardenEvent::Dismissed } },
+                18 => Event::Warden { tunnel, news: WardenEvent::Ended { now: table.now } },
+                19 => Event::WardenRefused { tunnel, asked_at: table.now, retry_after: Duration::from_millis(10) },
                 15 => Event::GiveWay { tunnel, if_second: seconds % 2 == 0 },
                 _ => { table.now += Duration::from_secs(seconds); Event::Wake }
             };
@@ -51,6 +56,8 @@ proptest! {
                 Event::LoggedIn { .. } => state == Some("authenticating"),
                 Event::ConnectFailed { .. } =>
                     state.is_some_and(|state| state != "ready" && state != "retiring"),
+                Event::WardenRefused { .. } => table.core.channels(tunnel)
+                    .is_some_and(|channels| channels.warden.after(WardenEvent::Refused).is_some()),
                 _ => true,
             };
             if !fits {
@@ -61,6 +68,11 @@ proptest! {
                 if let Effect::HandOver { ask, .. } | Effect::Refuse { ask, .. } = effect {
                     prop_assert!(answered.insert(ask), "asker {} was answered twice", ask);
                 }
+            }
+            for tunnel in table.core.tunnels().values() {
+                let Some(channels) = tunnel.state.channels() else { continue };
+                let has_more = channels.in_use() > 1 || !channels.warden.is_running();
+                prop_assert!(has_more || channels.may_have_warden(), "a warden keeps the only channel: {:?}", channels);
             }
             let wake = table.core.next_wake(now);
             prop_assert!(wake.is_none_or(|wake| wake > now), "a wake in the past would spin");

@@ -17,7 +17,9 @@ impl SupervisorCore {
         self.clear_due_retries(now);
         self.retire_aged(now);
         self.hand_over_spares(now);
+        self.settle_wardens(now);
         self.open_channels(now);
+        self.retire_clogged(now);
         self.promote_second();
         self.dial_if_needed(now);
         self.log_in(now);
@@ -178,7 +180,7 @@ impl SupervisorCore {
             .tunnels
             .iter()
             .filter_map(|(id, tunnel)| match &tunnel.state {
-                TunnelState::Retiring(channels) if channels.leased == 0 => Some((*id, "retired")),
+                TunnelState::Retiring(channels) if channels.working() == 0 => Some((*id, "retired")),
                 TunnelState::Ready(channels)
                     if channels.opening == 0
                         && !self.is_waited_for(channels, now)

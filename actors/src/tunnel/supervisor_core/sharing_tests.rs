@@ -1,6 +1,6 @@
 //! What tunnels do for other instances, for other logins, and for operators.
 
-use super::tests::{Table, asks, changed, settings};
+use super::tests::{Table, asks, changed, leases, settings};
 use super::*;
 
 const NOTHING: [&str; 0] = [];
@@ -31,7 +31,7 @@ async fn a_successor_that_has_yet_to_take_over_is_not_idle() {
     let mut table = with_successor();
     assert!(table.channels(2).idle_since.is_some());
     assert_eq!(table.core.idle_since(2), None);
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     table.pass(Duration::from_secs(8));
     assert!(table.core.idle_since(2).is_some(), "the old one is gone");
 }
@@ -70,7 +70,7 @@ async fn an_idle_tunnel_gives_way_to_its_own_successor() {
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     table.now += Duration::from_secs(3_470);
     table.feed(asks_for(2, 120));
     let by_endpoint = true;
@@ -96,7 +96,7 @@ async fn a_tunnel_is_not_idle_while_a_channel_is_opened_for_someone() {
     table.pushed();
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     table.now += Duration::from_millis(299_990);
     assert_eq!(table.on(asks(2)), ["open 1", "forget"]);
     assert_eq!(table.pass(Duration::from_millis(20)), NOTHING);

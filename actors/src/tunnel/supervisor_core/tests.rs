@@ -9,7 +9,7 @@ pub(super) fn settings() -> CoreSettings {
         start_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(300),
         grant_margin: MARGIN,
-        channel_cap: 3,
+        channel_cap: 4,
         spare_channels: 0,
         max_tunnels: 2,
         max_waiters: 1_000,
@@ -27,6 +27,16 @@ pub(super) struct Table {
 pub(super) fn asks(ask: AskId) -> Event {
     let timeout = Duration::from_secs(30);
     Event::Ask { ask, timeout }
+}
+
+/// So many leases, none of which lingers.
+pub(super) fn leases(tunnel: TunnelId, live: usize) -> Event {
+    let lingering = 0;
+    Event::Leases {
+        tunnel,
+        live,
+        lingering,
+    }
 }
 
 impl Table {
@@ -98,6 +108,8 @@ fn name(effect: &Effect) -> String {
         Effect::Dial { tunnel } => format!("dial {tunnel}"),
         Effect::Authenticate { tunnel } => format!("log in {tunnel}"),
         Effect::OpenChannel { tunnel } => format!("open {tunnel}"),
+        Effect::OpenWarden { tunnel } => format!("warden {tunnel}"),
+        Effect::DismissWarden { tunnel } => format!("dismiss warden {tunnel}"),
         Effect::HandOver {
             ask,
             tunnel,
@@ -140,7 +152,10 @@ async fn single_flight_and_overlap() {
     );
     assert_eq!(table.pushed(), ["log in 1"]);
     assert_eq!(table.on(Event::LoggedIn { tunnel: 1 }), ["open 1", "open 1"]);
-    assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 1 of 1 Cold"]);
+    assert_eq!(
+        table.on(Event::ChannelOpened { tunnel: 1 }),
+        ["give 1 of 1 Cold", "warden 1"]
+    );
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 2 of 1 Cold"]);
     assert_eq!(table.on(asks(3)), ["open 1"]);
     assert_eq!(table.on(Event::ChannelOpened { tunnel: 1 }), ["give 3 of 1 Warm"]);
@@ -304,7 +319,7 @@ async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
     table.connect(1);
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.pass(Duration::from_secs(1_000)), ["forget"]);
-    table.on(Event::Leases { tunnel: 1, live: 0 });
+    table.on(leases(1, 0));
     assert_eq!(
         table.core.next_wake(table.now),
         Some(table.now + Duration::from_secs(300))
@@ -334,11 +349,7 @@ async fn a_lost_tunnel_is_replaced_for_those_who_wait() {
         }),
         ["dial 2"]
     );
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        [""; 0],
-        "late news of the lost one"
-    );
+    assert_eq!(table.on(leases(1, 0)), [""; 0], "late news of the lost one");
 }
 
 #[tokio::test]
@@ -351,13 +362,10 @@ async fn a_poisoned_tunnel_takes_no_lease_and_goes_with_the_last() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::ChannelOpened { tunnel: 1 });
     table.on(Event::Poisoned { tunnel: 1 });
-    table.on(Event::Leases { tunnel: 1, live: 1 });
+    table.on(leases(1, 1));
     assert!(matches!(table.core.tunnels()[&1].state, TunnelState::Retiring(_)));
     assert_eq!(table.on(asks(3)), ["dial 2"]);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 #[tokio::test]
@@ -374,10 +382,7 @@ async fn shutdown_refuses_retires_and_closes() {
     table.on(Event::ChannelOpened { tunnel: 1 });
     assert_eq!(table.on(Event::Shutdown), ["refuse 2 shutting_down"]);
     assert_eq!(table.on(asks(3)), ["refuse 3 shutting_down"]);
-    assert_eq!(
-        table.on(Event::Leases { tunnel: 1, live: 0 }),
-        ["close 1 retired"]
-    );
+    assert_eq!(table.on(leases(1, 0)), ["close 1 retired"]);
 }
 
 /// sshd frees a slot later than the client hears of the close.
