@@ -20,8 +20,9 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::aws::{self, AwsConnection, AwsOptions, AwsSetupError, TlsError, TunnelEndpointError, Way};
-use crate::http::{self, HttpOptions, HttpState, Surface};
+use crate::aws::{AwsConnection, AwsOptions, AwsSetupError, TunnelEndpointError, Way};
+use crate::http::{self, HttpOptions, HttpState, Surface, TlsIdentity, TlsIdentityError};
+use crate::pem_files::{PemFileError, read_certificates};
 use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
 
@@ -55,8 +56,11 @@ pub enum ApplicationError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Box<TlsError>,
+        source: PemFileError,
     },
+    /// The listeners' certificate can't be used.
+    #[error("TLS could not be set up")]
+    Tls(#[from] TlsIdentityError),
     /// AWS could not be set up.
     #[error("AWS could not be set up")]
     Aws(#[from] AwsSetupError),
@@ -201,7 +205,8 @@ impl Application {
                 return Err(ApplicationError::Server(error));
             }
         };
-        tracing::info!(http.address = %address, "listening on http://{address}");
+        let scheme = if state.options.tls.is_some() { "https" } else { "http" };
+        tracing::info!(http.address = %address, "listening on {scheme}://{address}");
         Ok(Self {
             address,
             admin_address,
@@ -350,9 +355,9 @@ async fn connect_to_aws(
         .map_err(ApplicationError::TunnelEndpoint)?;
     let extra_roots = match &aws.tunnel_ca_file {
         None => Vec::new(),
-        Some(path) => aws::read_certificates(path).map_err(|source| ApplicationError::TunnelCa {
+        Some(path) => read_certificates(path).map_err(|source| ApplicationError::TunnelCa {
             path: path.clone(),
-            source: Box::new(source),
+            source,
         })?,
     };
     let options = AwsOptions {
@@ -375,6 +380,12 @@ fn http_options(settings: &Settings) -> Result<HttpOptions, ApplicationError> {
         .ok()
         .and_then(|name| actix_web::http::header::HeaderName::try_from(name.as_str()).ok())
         .ok_or(ApplicationError::Setting { key: "tenant.header" })?;
+    let (certificates, private_key) = (&settings.http.tls_cert_file, &settings.http.tls_key_file);
+    let tls = certificates
+        .as_ref()
+        .zip(private_key.as_ref())
+        .map(|(certificates, private_key)| TlsIdentity::read(certificates, private_key))
+        .transpose()?;
     Ok(HttpOptions {
         hold_status: settings.http.hold_status,
         heartbeat: settings.http.heartbeat,
@@ -388,6 +399,7 @@ fn http_options(settings: &Settings) -> Result<HttpOptions, ApplicationError> {
         admin_tokens: settings.admin.tokens.clone(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         workers: settings.http.workers,
+        tls,
         ..HttpOptions::default()
     })
 }

@@ -28,7 +28,7 @@ const BY_SIGNAL: u8 = 128;
 ///
 /// ADIT_URL and ADIT_TOKEN say where and as whom; ADIT_WORKSPACE stands in for WORKSPACE, and ADIT_ORG_ID names the org
 /// to a service with a tenant guard, always in the header X-Molecule-Org-Id: a service whose settings name another header
-/// does not see it. Ctrl-C cancels the command. Exits with 124 on a timeout, with 130 after Ctrl-C and with 125 when Adit
+/// does not see it. ADIT_CA_FILE holds root certificates (PEM) to trust beside the system's. Ctrl-C cancels the command. Exits with 124 on a timeout, with 130 after Ctrl-C and with 125 when Adit
 /// failed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExecArgs {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use adit_actors::exec::{ExecError, Outcome};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Certificate, Response, StatusCode, Url};
+use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -129,18 +130,25 @@ pub struct ApiClient {
 
 impl ApiClient {
     /// A client for the service at `base`. `org_id` goes along in the default org header, for a service with a tenant
-    /// guard. Redirects are not followed: they would carry the token elsewhere.
+    /// guard; `roots` are trusted beside the system's, for an https URL. Redirects are not followed: they would carry the
+    /// token elsewhere.
     ///
     /// # Errors
     /// [`ClientError::Url`], [`ClientError::Header`] or [`ClientError::Setup`].
-    pub fn new(base: &str, token: &SecretString, org_id: Option<&str>) -> Result<Self, ClientError> {
-        Self::with_read_timeout(base, token, org_id, READ_TIMEOUT)
+    pub fn new(
+        base: &str,
+        token: &SecretString,
+        org_id: Option<&str>,
+        roots: &[CertificateDer<'_>],
+    ) -> Result<Self, ClientError> {
+        Self::with_read_timeout(base, token, org_id, roots, READ_TIMEOUT)
     }
 
     fn with_read_timeout(
         base: &str,
         token: &SecretString,
         org_id: Option<&str>,
+        roots: &[CertificateDer<'_>],
         read_timeout: Duration,
     ) -> Result<Self, ClientError> {
         let base_url = parse_base(base).ok_or_else(|| ClientError::Url { url: base.to_owned() })?;
@@ -153,7 +161,13 @@ impl ApiClient {
             let value = HeaderValue::from_str(org_id).map_err(|_| ClientError::Header { what: "org id" })?;
             headers.insert(HeaderName::from_static(DEFAULT_ORG_HEADER), value);
         }
+        let roots = roots
+            .iter()
+            .map(|root| Certificate::from_der(root))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(ClientError::Setup)?;
         let mut builder = reqwest::Client::builder()
+            .tls_certs_merge(roots)
             .default_headers(headers)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -281,7 +295,7 @@ mod tests {
             });
             let token = SecretString::from("t");
             let client =
-                ApiClient::with_read_timeout(&base, &token, None, Duration::from_millis(200)).unwrap();
+                ApiClient::with_read_timeout(&base, &token, None, &[], Duration::from_millis(200)).unwrap();
             let call = ExecCall::default();
             let mut seen = 0;
             let error = match client.exec("w", &call).await {
@@ -311,7 +325,7 @@ mod tests {
             ("http://h:1/", "http://h:1/workspaces/a%2Fb/exec"),
             ("https://h/adit/", "https://h/adit/workspaces/a%2Fb/exec"),
         ] {
-            let client = ApiClient::new(base, &SecretString::from("t"), None).unwrap();
+            let client = ApiClient::new(base, &SecretString::from("t"), None, &[]).unwrap();
             assert_eq!(client.url(&["workspaces", "a/b", "exec"]).as_str(), expected);
         }
     }
@@ -320,9 +334,9 @@ mod tests {
     fn what_is_no_http_url_or_no_header_is_refused() {
         let token = SecretString::from("t");
         for base in ["", "h:1", "ftp://h", "unix:/x"] {
-            assert!(ApiClient::new(base, &token, None).is_err(), "{base:?}");
+            assert!(ApiClient::new(base, &token, None, &[]).is_err(), "{base:?}");
         }
-        assert!(ApiClient::new("http://h", &SecretString::from("a\nb"), None).is_err());
-        assert!(ApiClient::new("http://h", &token, Some("a\nb")).is_err());
+        assert!(ApiClient::new("http://h", &SecretString::from("a\nb"), None, &[]).is_err());
+        assert!(ApiClient::new("http://h", &token, Some("a\nb"), &[]).is_err());
     }
 }

@@ -19,6 +19,7 @@ mod respond;
 mod routes;
 mod server;
 mod tenant_guard;
+mod tls;
 pub mod wire;
 
 pub use host_access::may_exec_on_host;
@@ -26,6 +27,7 @@ pub use options::{DEFAULT_ORG_HEADER, HttpOptions, HttpState, Surface};
 pub use problem::ProblemCode;
 pub use routes::{Access, ROUTES, Route};
 pub use server::start;
+pub use tls::{TlsIdentity, TlsIdentityError};
 
 #[cfg(test)]
 mod service_tests;

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::tls::TlsIdentity;
 use crate::store::Store;
 
 /// The header that a host platform puts its tenant's org id in, unless the settings name another.
@@ -45,6 +46,8 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Worker threads of a listener; at least 1.
     pub workers: usize,
+    /// The certificate of every listener, which then speaks HTTPS only. None: plain HTTP.
+    pub tls: Option<TlsIdentity>,
 }
 
 impl Default for HttpOptions {
@@ -63,6 +66,7 @@ impl Default for HttpOptions {
             admin_tokens: Vec::new(),
             trusted_proxies: Vec::new(),
             workers: 2,
+            tls: None,
         }
     }
 }

@@ -61,4 +61,5 @@ mod sharing;
 mod silent;
 mod stopping;
 mod streaming;
+mod tls;
 mod waiting;
