@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::Server;
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Boundaries, Engine};
 use adit_actors::instance::EndpointHint;
@@ -18,6 +18,7 @@ use aws_credential_types::Credentials;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::aws::{AwsConnection, AwsOptions, AwsSetupError, TunnelEndpointError, Way};
@@ -26,8 +27,12 @@ use crate::pem_files::{PemFileError, read_certificates};
 use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
 
-/// Beside the grace for execs and the flush of the audit: the kill (5 s) and the rest of the answers' bytes.
+/// For the answers to get out once the execs have ended; beside the grace and the flush, for the kill (5 s) too.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
+
+/// For what is in the buffers of connections, once all answers are out, to get to its readers. HTTP/1.1 connections end by
+/// themselves then; one of HTTP/2 stays for as long as its client likes.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// The service could not be built.
 #[derive(Debug, Error)]
@@ -144,6 +149,7 @@ pub struct Application {
     store: Arc<dyn Store>,
     engine: Engine,
     servers: Vec<Server>,
+    answers: TaskTracker,
     grace: Duration,
     flush_timeout: Duration,
 }
@@ -205,7 +211,11 @@ impl Application {
                 return Err(ApplicationError::Server(error));
             }
         };
-        let scheme = if state.options.tls.is_some() { "https" } else { "http" };
+        let scheme = if state.options.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         tracing::info!(http.address = %address, "listening on {scheme}://{address}");
         Ok(Self {
             address,
@@ -213,6 +223,7 @@ impl Application {
             store,
             engine,
             servers,
+            answers: state.answers,
             grace: settings.shutdown.grace,
             flush_timeout: settings.audit.flush_timeout,
         })
@@ -262,10 +273,10 @@ impl Application {
             "stopping: no new connections, running execs may end within {:?}",
             self.grace
         );
-        let (unwritten, ()) = tokio::join!(
-            end_execs(&self.engine, self.grace, self.flush_timeout, hurry),
-            stop_servers(&handles, self.grace + self.flush_timeout + SHUTDOWN_MARGIN),
-        );
+        // Told now, and done when the connections have ended.
+        let stopped = futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true)));
+        let unwritten = end_execs(&self.engine, self.grace, self.flush_timeout, hurry).await;
+        end_connections(stopped, &self.answers).await;
         self.store.close().await;
         if !unwritten.is_empty() {
             return Err(RunError::Unwritten(unwritten));
@@ -307,11 +318,21 @@ async fn end_execs(
     }
 }
 
-/// The servers close their listeners at once and wait for the answers under way.
-async fn stop_servers(handles: &[ServerHandle], limit: Duration) {
-    let stopped = futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true)));
-    if tokio::time::timeout(limit, stopped).await.is_err() {
-        tracing::warn!("some connections did not end in time and are cut");
+/// Waits for the servers, which take no new connections, for as long as there are answers and a little longer.
+async fn end_connections(stopped: impl Future, answers: &TaskTracker) {
+    answers.close();
+    let answered = async {
+        if tokio::time::timeout(SHUTDOWN_MARGIN, answers.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some answers did not end in time and are cut");
+        }
+        tokio::time::sleep(LAST_BYTES).await;
+    };
+    tokio::select! {
+        _ = stopped => {}
+        () = answered => tracing::info!("connections that their clients keep open are cut"),
     }
 }
 

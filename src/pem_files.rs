@@ -70,7 +70,11 @@ mod tests {
         let first = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let second = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = first.signing_key.serialize_pem();
-        let all = file(&format!("a comment\n{}{key}{}", first.cert.pem(), second.cert.pem()));
+        let all = file(&format!(
+            "a comment\n{}{key}{}",
+            first.cert.pem(),
+            second.cert.pem()
+        ));
         assert_eq!(
             read_certificates(all.path()).unwrap(),
             [first.cert.der().clone(), second.cert.der().clone()]
@@ -81,8 +85,14 @@ mod tests {
         );
 
         let broken = file(&first.cert.pem().replace("-----END CERTIFICATE-----\n", ""));
-        assert!(matches!(read_certificates(broken.path()), Err(PemFileError::Pem(_))));
-        assert!(matches!(read_private_key(broken.path()), Err(PemFileError::Pem(_))));
+        assert!(matches!(
+            read_certificates(broken.path()),
+            Err(PemFileError::Pem(_))
+        ));
+        assert!(matches!(
+            read_private_key(broken.path()),
+            Err(PemFileError::Pem(_))
+        ));
         let only_key = file(&key);
         assert!(matches!(
             read_certificates(only_key.path()),

@@ -8,6 +8,7 @@ use adit_actors::engine::Engine;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::tls::TlsIdentity;
@@ -91,6 +92,8 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     /// Settings of this layer.
     pub options: Arc<HttpOptions>,
+    /// Requests whose answers are not out yet.
+    pub answers: TaskTracker,
     /// Since when the store has not answered readiness checks.
     pub(crate) store_failing_since: Arc<Mutex<Option<Instant>>>,
 }
@@ -103,6 +106,7 @@ impl HttpState {
             engine,
             store,
             options: Arc::new(options),
+            answers: TaskTracker::new(),
             store_failing_since: Arc::default(),
         }
     }

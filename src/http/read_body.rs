@@ -51,7 +51,7 @@ pub(crate) fn check_declared_length(headers: &HeaderMap, max_body: usize) -> Res
 
 /// Reads the whole body.
 pub(crate) async fn read_body(
-    payload: Payload,
+    payload: &mut Payload,
     max_body: usize,
     body_timeout: Duration,
 ) -> Result<Bytes, Problem> {
@@ -64,7 +64,7 @@ pub(crate) async fn read_body(
     }
 }
 
-async fn collect(mut payload: Payload, max_body: usize) -> Result<Bytes, Problem> {
+async fn collect(payload: &mut Payload, max_body: usize) -> Result<Bytes, Problem> {
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk =

@@ -351,7 +351,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info,actix_server=warn".to_owned(),
+            filter: "info,actix_server=warn,actix_http::h2=error".to_owned(),
         }
     }
 }

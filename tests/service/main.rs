@@ -47,6 +47,7 @@ mod discovery;
 mod failed_grants;
 mod grants;
 mod host_keys;
+mod leaving;
 mod ledger;
 mod limits;
 mod losing;

@@ -110,7 +110,10 @@ async fn adit_exec_trusts_the_roots_that_it_is_given() {
         let distrusting = adit_exec(&app, roots).await;
         assert_eq!(distrusting.status.code(), Some(125), "{distrusting:?}");
         let said = String::from_utf8_lossy(&distrusting.stderr).into_owned();
-        assert!(said.contains("certificate") && said.lines().count() == 1, "{said}");
+        assert!(
+            said.contains("certificate") && said.lines().count() == 1,
+            "{said}"
+        );
     }
     assert_eq!(app.rows().await.len(), 1);
     app.finish().await;

@@ -41,7 +41,9 @@ impl Certificate {
     /// A client that trusts it and speaks `protocol`: `h2` or `http/1.1`.
     pub(crate) fn client_config(&self, protocol: &str) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(read_certificates(&self.file()).unwrap().remove(0)).unwrap();
+        roots
+            .add(read_certificates(&self.file()).unwrap().remove(0))
+            .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -104,9 +104,9 @@ async fn pin_key(
     state: &HttpState,
     operator: &Operator,
     instance: &InstanceKey,
-    payload: Payload,
+    mut payload: Payload,
 ) -> Result<PinAnswer, Problem> {
-    let key = key_of(&read_body(payload, MAX_BODY, state.options.body_timeout).await?)?;
+    let key = key_of(&read_body(&mut payload, MAX_BODY, state.options.body_timeout).await?)?;
     let pinned = state
         .store
         .pin_host_key(instance, &key, &operator.to_string())

@@ -6,6 +6,7 @@
 
 mod admission;
 mod answer;
+mod client_watch;
 mod events;
 mod form;
 mod frame_queue;
@@ -28,19 +29,24 @@ use super::options::HttpState;
 use form::Form;
 
 /// The handler.
-pub(crate) async fn create(request: HttpRequest, payload: Payload, state: Data<HttpState>) -> HttpResponse {
+pub(crate) async fn create(
+    request: HttpRequest,
+    mut payload: Payload,
+    state: Data<HttpState>,
+) -> HttpResponse {
     let known = match admission::admit_caller(&request, &state).await {
         Ok(known) => known,
         // The body is not read, so the connection can't go on; said always, so that no refusal differs from another
         // by whether the body was there already.
         Err(problem) => return problem.into_closing_response(),
     };
-    let admitted = match admission::admit_exec(known, &request, payload, &state).await {
+    let admitted = match admission::admit_exec(known, &request, &mut payload, &state).await {
         Ok(admitted) => admitted,
         Err(problem) => return problem.into_response(),
     };
     access_log::name_exec(&request, admitted.spec.exec_id);
     let form = Form::asked_for(request.headers(), admitted.announce);
     let running = state.engine.run(admitted.spec, admitted.permit);
-    answer::answer(running, form, &state.options).await
+    let answering = answer::answer(running, form, &state.options);
+    client_watch::watched(&request, payload, answering).await
 }
