@@ -3,6 +3,7 @@
 //! [`Store`] is the whole of what the rest of the service knows of SQL. Audit rows and host key pins go through the
 //! traits of `adit-actors`, which a store implements as well. [`connect`] picks the implementation by the URL.
 
+mod audit_rows;
 mod host_keys;
 pub mod sqlite;
 #[cfg(test)]

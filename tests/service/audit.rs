@@ -15,6 +15,11 @@ over_every_instance!(
     an_instance_that_is_not_running,
     secrets_stay_where_they_belong
 );
+over_postgres!(
+    one_row_whatever_the_outcome,
+    an_instance_that_is_not_running,
+    secrets_stay_where_they_belong
+);
 
 fn exec_id(answer: &Answer) -> Uuid {
     answer.header("adit-exec-id").unwrap().parse().unwrap()
@@ -120,7 +125,7 @@ async fn secrets_stay_where_they_belong(app: &TestApp) {
         .await
         .problem(504, "exec_timeout");
 
-    let store = app.store_bytes();
+    let store = app.store().bytes().await;
     let log = logs::text();
     let token = app.seed.workspace().token.clone();
     for (what, secret) in [

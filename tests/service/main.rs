@@ -1,7 +1,8 @@
 //! The whole service, from a request to its row, over the emulator's own instance and over a real OpenSSH server.
 //!
 //! A test is a function of a running [`TestApp`](support::TestApp); [`over_every_instance`] makes it one test for each
-//! kind of instance, and ends the service afterwards, which checks that nothing has leaked.
+//! kind of instance, and ends the service afterwards, which checks that nothing has leaked. [`over_postgres`] does so with
+//! the other kind of store, for what a store may have a say in.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +31,24 @@ macro_rules! over_every_instance {
                 #[actix_rt::test]
                 async fn $name() {
                     let app = TestApp::start(Backend::$backend).await;
+                    super::$name(&app).await;
+                    app.finish().await;
+                }
+            )+
+        }
+    };
+}
+
+/// Makes a test of each function with a store in PostgreSQL. The functions take `&TestApp`.
+macro_rules! over_postgres {
+    ($($name:ident),+ $(,)?) => {
+        mod on_postgres {
+            use crate::support::{Backend, TestApp, TestStore};
+
+            $(
+                #[actix_rt::test]
+                async fn $name() {
+                    let app = TestApp::start_on(TestStore::postgres().await, Backend::InProcess).await;
                     super::$name(&app).await;
                     app.finish().await;
                 }

@@ -13,6 +13,12 @@ over_every_instance!(
     a_signal_is_no_exit_code,
     a_program_that_is_not_there,
 );
+over_postgres!(
+    exit_zero_with_output,
+    exit_zero_streamed,
+    an_exit_code_is_passed_on,
+    a_signal_is_no_exit_code
+);
 
 fn assert_ran(exec: &Exec, outcome: Outcome) {
     assert_eq!(

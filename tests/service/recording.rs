@@ -1,46 +1,14 @@
 //! A store that can't be written: what can't be recorded does not run.
 
-use adit::settings::Settings;
 use adit_actors::exec::{Exec, Outcome, Ran};
-use secrecy::ExposeSecret;
 use serde_json::json;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
 
-use crate::support::{Backend, TestApp};
+use crate::support::TestApp;
 
-#[actix_rt::test]
-async fn what_cannot_be_recorded_is_not_run_in_process() {
-    what_cannot_be_recorded_is_not_run(Backend::InProcess).await;
-}
+over_every_instance!(what_cannot_be_recorded_is_not_run);
+over_postgres!(what_cannot_be_recorded_is_not_run);
 
-#[actix_rt::test]
-async fn what_cannot_be_recorded_is_not_run_with_openssh() {
-    what_cannot_be_recorded_is_not_run(Backend::OpenSshBash).await;
-}
-
-/// Takes the store's only right to write. Readers, such as authentication, go on.
-async fn lock(settings: &str) -> SqliteConnection {
-    let mut connection = SqliteConnectOptions::new()
-        .filename(settings)
-        .connect()
-        .await
-        .unwrap();
-    sqlx::query("BEGIN EXCLUSIVE")
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    connection
-}
-
-fn store_file(settings: &Settings) -> String {
-    let url = settings.store.url.expose_secret();
-    url.strip_prefix("sqlite://").unwrap().to_owned()
-}
-
-async fn what_cannot_be_recorded_is_not_run(backend: Backend) {
-    let mut store = String::new();
-    let app = TestApp::start_with(backend, |setup| store = store_file(&setup.settings)).await;
+async fn what_cannot_be_recorded_is_not_run(app: &TestApp) {
     // The login that runs the command is another user.
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(
@@ -54,7 +22,7 @@ async fn what_cannot_be_recorded_is_not_run(backend: Backend) {
     assert_eq!(app.run(body("before")).await.exec().exit_code, Some(0));
     assert!(mark("before").exists());
 
-    let lock = lock(&store).await;
+    let held = app.store().hold_writers().await;
     let (json, stream) = tokio::join!(app.run(body("json")), app.stream(body("stream")));
     let refused: Vec<Exec> = [json, stream]
         .iter()
@@ -71,7 +39,7 @@ async fn what_cannot_be_recorded_is_not_run(backend: Backend) {
             "{exec:?}"
         );
     }
-    lock.close().await.unwrap();
+    held.let_go().await;
 
     // On the same tunnel, so that the refused ones would have run before it.
     let after = app.run(body("after")).await;
@@ -90,5 +58,4 @@ async fn what_cannot_be_recorded_is_not_run(backend: Backend) {
             "{rows:?}"
         );
     }
-    app.finish().await;
 }

@@ -1,7 +1,6 @@
 //! The whole service in this process, with an emulator in front of an instance of the test's choice.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
 
 use adit::application::target_defaults;
 use adit::aws::{AwsConnection, AwsOptions};
@@ -14,12 +13,12 @@ use adit_actors::tunnel::{DialError, Dialed, Dialer as _, Location};
 use adit_emulator::{Credentials, Emulator, HostKey, Instance, InstanceBackend};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::api::Api;
-use super::rows::{self, Row};
+use super::rows::Row;
 use super::seed::{self, Seed};
 use super::sshd::{Person, Sshd, SshdOptions};
+use super::store::TestStore;
 use super::{launch, logs, processes, wait};
 
 const REGION: &str = "us-east-1";
@@ -94,7 +93,7 @@ pub(crate) struct TestApp {
     pub(crate) admin_api: Option<Api>,
     pub(crate) emulator: Emulator,
     application: launch::Running,
-    directory: TempDir,
+    store: TestStore,
     unfinished: Unfinished,
     os_user: &'static str,
     credentials: Credentials,
@@ -137,8 +136,22 @@ impl TestApp {
         Self::start_fleet(backend, Fleet::default(), change).await
     }
 
+    /// A service with the default settings and that store.
+    pub(crate) async fn start_on(store: TestStore, backend: Backend) -> Self {
+        Self::start_all(store, backend, Fleet::default(), |_setup| {}).await
+    }
+
     /// A service with several instances, or with an sshd that is not like a stock one.
     pub(crate) async fn start_fleet(backend: Backend, fleet: Fleet, change: impl FnOnce(&mut Setup)) -> Self {
+        Self::start_all(TestStore::sqlite(), backend, fleet, change).await
+    }
+
+    async fn start_all(
+        store: TestStore,
+        backend: Backend,
+        fleet: Fleet,
+        change: impl FnOnce(&mut Setup),
+    ) -> Self {
         logs::capture();
         let options = SshdOptions {
             max_sessions: fleet.max_sessions,
@@ -148,9 +161,8 @@ impl TestApp {
             Backend::InProcess => None,
             Backend::OpenSshBash | Backend::OpenSshDash => Some(Sshd::start(options).await),
         };
-        let directory = tempfile::Builder::new().prefix("adit-test-").tempdir().unwrap();
         let mut setup = Setup {
-            settings: settings(&store_path(directory.path())),
+            settings: settings(store.url()),
             emulator: emulator_settings(sshd.as_ref(), fleet),
         };
         change(&mut setup);
@@ -176,7 +188,7 @@ impl TestApp {
             admin_api,
             emulator,
             application,
-            directory,
+            store,
             unfinished: Unfinished,
             os_user: backend.os_user(),
             credentials,
@@ -205,7 +217,7 @@ impl TestApp {
 
     /// All audit rows, oldest first.
     pub(crate) async fn rows(&self) -> Vec<Row> {
-        rows::all(&store_path(self.directory.path())).await
+        self.store.rows().await
     }
 
     /// The only audit row.
@@ -215,12 +227,9 @@ impl TestApp {
         rows.remove(0)
     }
 
-    /// Every byte of the store's files, its journal included.
-    pub(crate) fn store_bytes(&self) -> Vec<u8> {
-        std::fs::read_dir(self.directory.path())
-            .unwrap()
-            .flat_map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
-            .collect()
+    /// What its rows are kept in.
+    pub(crate) fn store(&self) -> &TestStore {
+        &self.store
     }
 
     /// What the real sshd behind the instance has logged so far.
@@ -353,15 +362,11 @@ fn is_idle(tunnels: &Value) -> bool {
     })
 }
 
-fn store_path(directory: &Path) -> PathBuf {
-    directory.join("adit.db")
-}
-
-fn settings(store: &Path) -> Settings {
+fn settings(store_url: String) -> Settings {
     let mut settings = Settings::default();
     settings.http.listen = ([127, 0, 0, 1], 0).into();
     settings.admin.tokens = vec![SecretString::from(ADMIN_TOKEN)];
-    settings.store.url = SecretString::from(format!("sqlite://{}", store.display()));
+    settings.store.url = SecretString::from(store_url);
     settings.aws.region = REGION.to_owned();
     settings.aws.endpoint_id = Some(ENDPOINT_ID.to_owned());
     settings.aws.endpoint_dns_name = Some(ENDPOINT_DNS_NAME.to_owned());

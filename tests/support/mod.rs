@@ -5,11 +5,14 @@ pub(crate) mod app;
 pub(crate) mod certificate;
 mod launch;
 pub(crate) mod logs;
+pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod rows;
 mod seed;
 mod sshd;
+pub(crate) mod store;
 pub(crate) mod wait;
 
 pub(crate) use app::{Backend, Fleet, Setup, TestApp};
 pub(crate) use seed::INSTANCE;
+pub(crate) use store::TestStore;

@@ -1,8 +1,9 @@
-//! The audit rows, read from the file by a connection of the test's own.
+//! The audit rows, read by a connection of the test's own.
 
 use std::path::Path;
 
 use serde_json::Value;
+use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use uuid::Uuid;
@@ -33,7 +34,13 @@ type Columns = (
     Option<String>,
 );
 
-/// All rows, oldest first.
+const SELECT: &str = "
+    SELECT CAST(id AS TEXT), CAST(workspace_id AS TEXT), activity_type, method, status, CAST(request_body AS TEXT),
+           CAST(response_body AS TEXT), CAST(duration_ms AS BIGINT), error_detail
+    FROM activity_logs
+    ORDER BY created_at, id";
+
+/// All rows in a file of SQLite's, oldest first.
 pub(crate) async fn all(store: &Path) -> Vec<Row> {
     let mut connection = SqliteConnectOptions::new()
         .filename(store)
@@ -41,14 +48,17 @@ pub(crate) async fn all(store: &Path) -> Vec<Row> {
         .connect()
         .await
         .unwrap();
-    let rows: Vec<Columns> = sqlx::query_as(
-        "SELECT id, workspace_id, activity_type, method, status, request_body, response_body, duration_ms, error_detail
-         FROM activity_logs ORDER BY created_at, id",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .unwrap();
+    let rows = sqlx::query_as(SELECT).fetch_all(&mut connection).await.unwrap();
     connection.close().await.unwrap();
+    read(rows)
+}
+
+/// All rows in a database of PostgreSQL's, oldest first.
+pub(crate) async fn all_of(database: &mut PgConnection) -> Vec<Row> {
+    read(sqlx::query_as(SELECT).fetch_all(database).await.unwrap())
+}
+
+fn read(rows: Vec<Columns>) -> Vec<Row> {
     rows.into_iter()
         .map(|row| Row {
             id: row.0.parse().unwrap(),

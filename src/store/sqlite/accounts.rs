@@ -1,16 +1,19 @@
 //! Workspaces and tokens in SQLite: who may see what, and what an operator adds and revokes.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use adit_actors::exec::{Caller, CallerKind};
 use adit_actors::instance::{EndpointHint, InstanceKey, InstanceTarget};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::types::Json;
 use sqlx::types::uuid::fmt::Hyphenated;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::failure::{refused_or_unavailable, unavailable};
+use super::modifier;
 use crate::store::{
     Authorization, NewToken, NewWorkspace, StoreError, TargetDefaults, TokenHash, TokenRecord, TokenScope,
     Workspace, timestamp,
@@ -22,9 +25,11 @@ const AUTHORIZE: &str = "
     WITH token AS (
         SELECT 'workspace' AS token_kind, id AS token_id, prefix, NULL AS token_name, workspace_id, NULL AS org_id
         FROM workspace_auth_tokens WHERE token_hash = ?1 AND revoked_at IS NULL
+          AND (adit_expires_at IS NULL OR adit_expires_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
         UNION ALL
         SELECT 'org', id, prefix, name, NULL, org_id
         FROM org_api_tokens WHERE token_hash = ?1 AND revoked_at IS NULL
+          AND (adit_expires_at IS NULL OR adit_expires_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
     )
     SELECT token.token_kind, token.token_id, token.prefix, token.token_name, token.org_id AS token_org_id,
            w.id, w.name, w.tier, w.status, w.instance_id, w.adit_org_id, w.adit_region, w.adit_os_user,
@@ -47,10 +52,12 @@ const ADD_WORKSPACE: &str = "
     VALUES (?1, ?2, ?3, 'online', ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 const LIST_TOKENS: &str = "
-    SELECT 'workspace' AS kind, id, prefix, NULL AS name, workspace_id AS opens, created_at, revoked_at
+    SELECT 'workspace' AS kind, id, prefix, NULL AS name, workspace_id AS opens, created_at, last_used_at,
+           adit_expires_at, revoked_at
     FROM workspace_auth_tokens
     UNION ALL
-    SELECT 'org', id, prefix, name, org_id, created_at, revoked_at FROM org_api_tokens
+    SELECT 'org', id, prefix, name, org_id, created_at, last_used_at, adit_expires_at, revoked_at
+    FROM org_api_tokens
     ORDER BY created_at DESC, id";
 
 /// Only the live one is touched: the time of a revocation is the first one's.
@@ -59,6 +66,22 @@ const REVOKE: [&str; 2] = [
      WHERE id = ?1 AND revoked_at IS NULL",
     "UPDATE org_api_tokens SET revoked_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
      WHERE id = ?1 AND revoked_at IS NULL",
+];
+
+/// `?1` ids in JSON, `?2` how long ago.
+const NOTE_USES: [(CallerKind, &str); 2] = [
+    (
+        CallerKind::Workspace,
+        "UPDATE workspace_auth_tokens SET last_used_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+         WHERE id IN (SELECT value FROM json_each(?1))
+           AND (last_used_at IS NULL OR last_used_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?2))",
+    ),
+    (
+        CallerKind::Org,
+        "UPDATE org_api_tokens SET last_used_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+         WHERE id IN (SELECT value FROM json_each(?1))
+           AND (last_used_at IS NULL OR last_used_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?2))",
+    ),
 ];
 
 pub(super) async fn authorize(
@@ -207,20 +230,29 @@ pub(super) async fn add_workspace(pool: &SqlitePool, new: &NewWorkspace) -> Resu
 }
 
 pub(super) async fn add_token(pool: &SqlitePool, new: &NewToken) -> Result<(), StoreError> {
+    let expires_at = new
+        .expires_at
+        .map(timestamp::to_text)
+        .transpose()
+        .map_err(|_| StoreError::Refused("a token expires before the year 10000".to_owned()))?;
     let statement = match new.scope {
         TokenScope::Workspace(workspace_id) => sqlx::query(
-            "INSERT INTO workspace_auth_tokens (id, token_hash, prefix, workspace_id) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO workspace_auth_tokens (id, token_hash, prefix, adit_expires_at, workspace_id)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )
         .bind(new.id.hyphenated())
         .bind(new.hash.as_slice())
         .bind(&new.prefix)
+        .bind(expires_at)
         .bind(workspace_id.hyphenated()),
         TokenScope::Org(org_id) => sqlx::query(
-            "INSERT INTO org_api_tokens (id, token_hash, prefix, org_id, name) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO org_api_tokens (id, token_hash, prefix, adit_expires_at, org_id, name)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )
         .bind(new.id.hyphenated())
         .bind(new.hash.as_slice())
         .bind(&new.prefix)
+        .bind(expires_at)
         .bind(org_id.map(Uuid::hyphenated))
         .bind(&new.name),
     };
@@ -262,13 +294,14 @@ fn token_record(row: &SqliteRow) -> Result<TokenRecord, sqlx::Error> {
         prefix: row.try_get("prefix")?,
         name: row.try_get("name")?,
         created_at: time(row.try_get("created_at")?)?,
-        last_used_at: None,
-        expires_at: None,
-        revoked_at: row
-            .try_get::<Option<&str>, _>("revoked_at")?
-            .map(time)
-            .transpose()?,
+        last_used_at: optional_time(row, "last_used_at")?,
+        expires_at: optional_time(row, "adit_expires_at")?,
+        revoked_at: optional_time(row, "revoked_at")?,
     })
+}
+
+fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    row.try_get::<Option<&str>, _>(column)?.map(time).transpose()
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, sqlx::Error> {
@@ -287,4 +320,28 @@ pub(super) async fn revoke_token(pool: &SqlitePool, id: Uuid) -> Result<bool, St
         }
     }
     Ok(false)
+}
+
+pub(super) async fn note_token_uses(
+    pool: &SqlitePool,
+    tokens: &[(CallerKind, Uuid)],
+    coarseness: Duration,
+) -> Result<(), StoreError> {
+    for (kind, statement) in NOTE_USES {
+        let ids: Vec<_> = tokens
+            .iter()
+            .filter(|(of, _)| *of == kind)
+            .map(|(_, id)| id)
+            .collect();
+        if ids.is_empty() {
+            continue;
+        }
+        sqlx::query(statement)
+            .bind(Json(ids))
+            .bind(modifier(coarseness))
+            .execute(pool)
+            .await
+            .map_err(|error| unavailable("note token uses", error))?;
+    }
+    Ok(())
 }

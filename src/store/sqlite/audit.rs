@@ -7,24 +7,41 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 use sqlx::types::uuid::fmt::Hyphenated;
 use uuid::Uuid;
 
-use super::{SqliteStore, failure};
-use crate::store::timestamp;
+use super::{SqliteStore, failure, modifier};
+use crate::store::{audit_rows, timestamp};
 
-/// A begin row never replaces anything; a final row replaces what is there. An id that belongs to another writer's
-/// row fails the whole batch, by the NOT NULL of `activity_type`: doing nothing would lose the exec's row silently.
-const WRITE: &str = "
-    INSERT INTO activity_logs (id, workspace_id, activity_type, method, summary, request_body, response_body,
-                               duration_ms, status, error_detail, created_at)
-    SELECT value ->> 'id', value ->> 'workspace_id', 'exec', 'POST /workspaces/:id/exec', value ->> 'summary',
-           value -> 'request_body', value -> 'response_body', value ->> 'duration_ms', value ->> 'status',
-           value ->> 'error_detail', value ->> 'created_at'
+/// Writes a batch, in the words that both halves share, and returns the ids that are now there and this try's own. The
+/// row of another try or another writer is not touched.
+macro_rules! write {
+    (replacing: $columns:literal) => {
+        concat!(
+            "
+    INSERT INTO activity_logs (id, adit_attempt_nonce, adit_body_hmac, workspace_id, activity_type, method, summary,
+                               request_body, response_body, duration_ms, status, error_detail, created_at)
+    SELECT value ->> 'id', value ->> 'attempt_nonce', unhex(value ->> 'body_hmac'), value ->> 'workspace_id', 'exec',
+           'POST /workspaces/:id/exec', value ->> 'summary', value -> 'request_body', value -> 'response_body',
+           value ->> 'duration_ms', value ->> 'status', value ->> 'error_detail', value ->> 'created_at'
     FROM json_each(?1)
     WHERE true -- without it the parser takes ON for a join
-    ON CONFLICT (id) DO UPDATE SET
-        activity_type = CASE WHEN activity_logs.activity_type = 'exec' THEN 'exec' END,
+    ON CONFLICT (id) DO UPDATE SET ",
+            $columns,
+            "
+    WHERE activity_logs.activity_type = 'exec'
+      AND activity_logs.adit_attempt_nonce = excluded.adit_attempt_nonce
+    RETURNING id"
+        )
+    };
+}
+
+/// What it replaces is what decided that the row is its own: a begin that comes late changes nothing.
+const BEGIN: &str = write!(replacing: "adit_attempt_nonce = excluded.adit_attempt_nonce");
+
+const FINISH: &str = write!(replacing: "
+        adit_body_hmac = excluded.adit_body_hmac,
         workspace_id = excluded.workspace_id,
         method = excluded.method,
         summary = excluded.summary,
@@ -33,10 +50,13 @@ const WRITE: &str = "
         duration_ms = excluded.duration_ms,
         status = excluded.status,
         error_detail = excluded.error_detail,
-        created_at = excluded.created_at
-    WHERE excluded.status <> 'running' OR activity_logs.activity_type <> 'exec'";
+        created_at = excluded.created_at");
 
-/// What nobody knows any more (output, duration, timing) is left out of the settled `Exec`: a zero would be a claim.
+/// Commits a page to the log, of the same value as before: a statement that writes no row would not even notice that
+/// the disk is full.
+const PROBE: &str = "PRAGMA user_version = 0";
+
+/// What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
 /// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`).
 const SWEEP: &str = "
     UPDATE activity_logs SET
@@ -47,17 +67,28 @@ const SWEEP: &str = "
         error_detail = 'the service stopped before this exec was settled',
         response_body = json_object(
             'exec_id', id, 'state', 'ended', 'ran', 'unknown', 'outcome', 'unknown', 'ended_by', 'crash',
-            'exit_code', NULL, 'signal', NULL, 'error', NULL, 'started_at', created_at,
-            'timeout_s', request_body ->> 'timeout_s', 'kill', NULL, 'tunnel', NULL,
-            'audit', json_object('id', id, 'committed', json('true')))
+            'exit_code', NULL, 'signal', NULL, 'error', NULL, 'started_at', created_at, 'duration_ms', NULL,
+            'timeout_s', request_body ->> 'timeout_s', 'streams', NULL, 'kill', NULL, 'tunnel', NULL,
+            'timing_ms', NULL, 'audit', json_object('id', id, 'committed', json('true')), 'aws_request_ids', NULL)
     WHERE activity_type = 'exec' AND status = 'running'
       AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
     RETURNING id";
+
+/// `?1` how long ago, `?2` how many.
+const DELETE_ENDED: &str = "
+    DELETE FROM activity_logs WHERE id IN (
+        SELECT id FROM activity_logs
+        WHERE activity_type = 'exec' AND status <> 'running'
+          AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
+        ORDER BY created_at, id LIMIT ?2)";
 
 /// One row as the statement reads it. Absent members become NULL.
 #[derive(Serialize)]
 struct Parameters<'a> {
     id: Uuid,
+    attempt_nonce: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_hmac: Option<String>,
     workspace_id: Uuid,
     status: &'static str,
     summary: &'a str,
@@ -73,20 +104,11 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     fn of(row: &'a AuditRow) -> Result<Self, AuditStoreError> {
-        // PostgreSQL has no place for NUL in text or JSON; SQLite would cut the text there. Neither may happen.
-        let texts_hold_nul = row.summary.contains('\0')
-            || row
-                .error_detail
-                .as_ref()
-                .is_some_and(|detail| detail.contains('\0'));
-        if texts_hold_nul || holds_nul(&row.request_body) || row.response_body.as_ref().is_some_and(holds_nul)
-        {
-            return Err(AuditStoreError::Rejected(
-                format!("row `{}` holds a NUL character", row.id).into(),
-            ));
-        }
+        audit_rows::check(row)?;
         Ok(Self {
             id: row.id,
+            attempt_nonce: row.attempt_nonce,
+            body_hmac: row.body_hmac.map(hexadecimal),
             workspace_id: row.workspace_id,
             status: row.status.as_str(),
             summary: &row.summary,
@@ -100,48 +122,58 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// Depth is bounded: `serde_json` parses no deeper than 128, and Adit's own rows have four levels.
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(members) => members
-            .iter()
-            .any(|(name, value)| name.contains('\0') || holds_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
+/// JSON has no bytes.
+fn hexadecimal(bytes: [u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[async_trait]
 impl AuditStore for SqliteStore {
-    async fn write(&self, _half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
+    async fn write(&self, half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
+        if rows.is_empty() {
+            return self.probe().await;
+        }
         let parameters = rows.iter().map(Parameters::of).collect::<Result<Vec<_>, _>>()?;
         let batch =
             serde_json::to_string(&parameters).map_err(|error| AuditStoreError::Rejected(error.into()))?;
-        sqlx::query(WRITE)
-            .bind(batch)
+        let statement = match half {
+            Half::Begin => BEGIN,
+            Half::Finish => FINISH,
+        };
+        let written = ids(sqlx::query(statement).bind(batch).fetch_all(&self.writer).await)?;
+        Ok(audit_rows::owned_by_others(rows, &written))
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
+        ids(sqlx::query(SWEEP)
+            .bind(modifier(older_than))
+            .fetch_all(&self.writer)
+            .await)
+    }
+
+    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError> {
+        let deleted = sqlx::query(DELETE_ENDED)
+            .bind(modifier(age))
+            .bind(limit)
+            .execute(&self.writer)
+            .await
+            .map_err(failure::audit)?;
+        Ok(deleted.rows_affected())
+    }
+}
+
+impl SqliteStore {
+    async fn probe(&self) -> Result<Vec<Uuid>, AuditStoreError> {
+        sqlx::query(PROBE)
             .execute(&self.writer)
             .await
             .map_err(failure::audit)?;
         Ok(Vec::new())
     }
+}
 
-    async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
-        sqlx::query(SWEEP)
-            .bind(format!("-{:.3} seconds", older_than.as_secs_f64()))
-            .fetch_all(&self.writer)
-            .await
-            .map_err(failure::audit)?
-            .iter()
-            .map(|row| {
-                row.try_get::<Hyphenated, _>("id")
-                    .map(Uuid::from)
-                    .map_err(failure::audit)
-            })
-            .collect()
-    }
-
-    async fn delete_ended(&self, _age: Duration, _limit: u32) -> Result<u64, AuditStoreError> {
-        unimplemented!()
-    }
+fn ids(rows: Result<Vec<SqliteRow>, sqlx::Error>) -> Result<Vec<Uuid>, AuditStoreError> {
+    let id = |row: &SqliteRow| row.try_get::<Hyphenated, _>("id").map(Uuid::from);
+    rows.and_then(|rows| rows.iter().map(id).collect())
+        .map_err(failure::audit)
 }

@@ -46,3 +46,11 @@ pub(super) fn audit(error: sqlx::Error) -> AuditStoreError {
         AuditStoreError::Unavailable(error.into())
     }
 }
+
+/// A column holds what its CHECK should have kept out.
+pub(super) fn undecodable(column: &str, source: sqlx::error::BoxDynError) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source,
+    }
+}

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
 use super::SqliteStore;
-use super::failure::unavailable;
+use super::failure::{unavailable, undecodable};
 use crate::store::{HostKeyPin, HostKeyQuery, PinnedByOperator, Provenance, StoreError, timestamp};
 
 const SHOW: &str = "SELECT * FROM adit_host_keys WHERE region = ?1 AND instance_id = ?2";
@@ -130,13 +130,6 @@ fn pin_of(row: &SqliteRow) -> Result<HostKeyPin, sqlx::Error> {
         pinned_at: timestamp::from_text(row.try_get("pinned_at")?)
             .map_err(|error| undecodable("pinned_at", error.into()))?,
     })
-}
-
-fn undecodable(column: &str, source: sqlx::error::BoxDynError) -> sqlx::Error {
-    sqlx::Error::ColumnDecode {
-        index: column.to_owned(),
-        source,
-    }
 }
 
 #[async_trait]

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod audit;
+mod execs;
 mod failure;
 mod host_keys;
 
@@ -142,16 +143,24 @@ impl Store for SqliteStore {
         host_keys::forget(&self.writer, instance).await
     }
 
-    async fn exec(&self, _: Uuid, _: Option<Uuid>) -> Result<Option<StoredExec>, StoreError> {
-        unimplemented!()
+    async fn exec(
+        &self,
+        exec_id: Uuid,
+        workspace_id: Option<Uuid>,
+    ) -> Result<Option<StoredExec>, StoreError> {
+        execs::show(&self.readers, exec_id, workspace_id).await
     }
 
-    async fn list_execs(&self, _: &ExecQuery) -> Result<Vec<StoredExec>, StoreError> {
-        unimplemented!()
+    async fn list_execs(&self, query: &ExecQuery) -> Result<Vec<StoredExec>, StoreError> {
+        execs::list(&self.readers, query).await
     }
 
-    async fn note_token_uses(&self, _: &[(CallerKind, Uuid)], _: Duration) -> Result<(), StoreError> {
-        unimplemented!()
+    async fn note_token_uses(
+        &self,
+        tokens: &[(CallerKind, Uuid)],
+        coarseness: Duration,
+    ) -> Result<(), StoreError> {
+        accounts::note_token_uses(&self.writer, tokens, coarseness).await
     }
 
     async fn close(&self) {
@@ -227,6 +236,11 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+}
+
+/// So long ago, as SQLite's date functions take it.
+fn modifier(ago: Duration) -> String {
+    format!("-{:.3} seconds", ago.as_secs_f64())
 }
 
 fn open_error(error: sqlx::Error) -> ConnectError {

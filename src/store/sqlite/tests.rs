@@ -208,6 +208,19 @@ async fn commits_are_durable_and_readers_cannot_write() {
         .unwrap();
 }
 
+/// The probe must find a disk that takes no more, so it has to write.
+#[tokio::test]
+async fn an_empty_batch_is_written_to_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, store) = opened(&directory).await;
+    let log = directory.path().join("adit.db-wal");
+    for half in [Half::Begin, Half::Finish] {
+        let before = std::fs::metadata(&log).unwrap().len();
+        store.write(half, &[]).await.unwrap();
+        assert!(std::fs::metadata(&log).unwrap().len() > before);
+    }
+}
+
 /// A writer that holds the database makes a batch wait, and then tells that trying again may help.
 #[tokio::test]
 async fn a_busy_database_is_unavailable_and_readers_go_on() {
@@ -220,10 +233,12 @@ async fn a_busy_database_is_unavailable_and_readers_go_on() {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *held).await.unwrap();
 
     let row = running(uuid::Uuid::new_v4());
-    let refused = store.write(Half::Begin, &[row]).await;
-    assert!(
-        matches!(refused, Err(AuditStoreError::Unavailable(_))),
-        "{refused:?}"
-    );
+    for batch in [&[row][..], &[]] {
+        let refused = store.write(Half::Begin, batch).await;
+        assert!(
+            matches!(refused, Err(AuditStoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
     store.ping().await.unwrap();
 }

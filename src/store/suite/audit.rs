@@ -10,6 +10,9 @@ use uuid::Uuid;
 use super::{Activity, Harness, added, issued, running, workspace};
 use crate::store::TokenScope;
 
+/// No row belongs to others.
+const NONE: [Uuid; 0] = [];
+
 fn finished(begun: &AuditRow) -> AuditRow {
     AuditRow {
         status: RowStatus::Ok,
@@ -43,10 +46,13 @@ pub(in crate::store) async fn a_batch_is_written_whole(harness: Harness) {
         status: RowStatus::Timeout,
         ..finished(&running(id))
     };
-    harness.store.write(Half::Finish, &[]).await.unwrap();
+    for half in [Half::Begin, Half::Finish] {
+        assert_eq!(harness.store.write(half, &[]).await.unwrap(), NONE, "a probe");
+    }
+    write(&harness, Half::Begin, &begun).await;
     harness
         .store
-        .write(Half::Finish, &[begun.clone(), failed.clone(), ended.clone()])
+        .write(Half::Finish, &[failed.clone(), ended.clone()])
         .await
         .unwrap();
 
@@ -69,6 +75,11 @@ pub(in crate::store) async fn a_batch_is_written_whole(harness: Harness) {
     }
 }
 
+async fn write(harness: &Harness, half: Half, row: &AuditRow) -> Vec<Uuid> {
+    let rows = std::slice::from_ref(row);
+    harness.store.write(half, rows).await.unwrap()
+}
+
 pub(in crate::store) async fn a_begin_never_replaces_and_a_finish_always_does(harness: Harness) {
     let id = added(&harness, workspace("mine", None)).await;
     let begun = running(id);
@@ -77,31 +88,109 @@ pub(in crate::store) async fn a_begin_never_replaces_and_a_finish_always_does(ha
         status: RowStatus::Error,
         ..finish.clone()
     };
-    for (rows, status) in [
-        (vec![begun.clone()], "running"),
-        (vec![begun.clone()], "running"),
-        (vec![finish.clone()], "ok"),
-        (vec![begun.clone()], "ok"),
-        (vec![finish.clone()], "ok"),
-        (vec![failed], "error"),
-        (vec![begun.clone(), finish.clone()], "ok"),
-        (vec![finish.clone(), begun.clone()], "ok"),
+    for (what, half, row, status) in [
+        ("a begin", Half::Begin, &begun, "running"),
+        ("its acknowledgement was lost", Half::Begin, &begun, "running"),
+        ("a finish", Half::Finish, &finish, "ok"),
+        ("a begin that comes late", Half::Begin, &begun, "ok"),
+        ("its acknowledgement was lost", Half::Finish, &finish, "ok"),
+        ("a finish that knows better", Half::Finish, &failed, "error"),
     ] {
-        harness.store.write(Half::Finish, &rows).await.unwrap();
-        assert_eq!(statuses(&harness).await, [(begun.id, status.to_owned())]);
+        assert_eq!(
+            write(&harness, half, row).await,
+            NONE,
+            "{what}: the row is its own"
+        );
+        assert_eq!(
+            statuses(&harness).await,
+            [(begun.id, status.to_owned())],
+            "{what}"
+        );
     }
     let unannounced = finished(&running(id));
-    harness
-        .store
-        .write(Half::Finish, std::slice::from_ref(&unannounced))
-        .await
-        .unwrap();
+    assert_eq!(
+        write(&harness, Half::Finish, &unannounced).await,
+        NONE,
+        "a finish needs no begin"
+    );
+    assert_eq!(write(&harness, Half::Begin, &unannounced).await, NONE);
     assert!(
         statuses(&harness)
             .await
-            .contains(&(unannounced.id, "ok".to_owned())),
-        "a finish needs no begin"
+            .contains(&(unannounced.id, "ok".to_owned()))
     );
+}
+
+/// Two replicas, or two processes one after the other, want one id; the row is the first one's in each of its states.
+pub(in crate::store) async fn a_row_stays_with_the_try_that_began_it(harness: Harness) {
+    let id = added(&harness, workspace("mine", None)).await;
+    let first = AuditRow {
+        body_hmac: Some([7; 32]),
+        ..running(id)
+    };
+    let second = AuditRow {
+        attempt_nonce: Uuid::new_v4(),
+        body_hmac: None,
+        ..first.clone()
+    };
+    let beside = running(id);
+    assert_eq!(write(&harness, Half::Begin, &first).await, NONE);
+    let lost = harness
+        .store
+        .write(Half::Begin, &[second.clone(), beside.clone()])
+        .await
+        .unwrap();
+    assert_eq!(lost, [first.id], "and the rest of the batch is in");
+    let lost = harness
+        .store
+        .write(Half::Finish, &[finished(&beside), finished(&second)])
+        .await
+        .unwrap();
+    assert_eq!(lost, [first.id]);
+    let stored = harness.store.exec(first.id, None).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.status, stored.body_hmac),
+        (RowStatus::Running, Some([7; 32]))
+    );
+    assert!(statuses(&harness).await.contains(&(beside.id, "ok".to_owned())));
+
+    assert_eq!(write(&harness, Half::Finish, &finished(&first)).await, NONE);
+    let stored = harness.store.exec(first.id, None).await.unwrap();
+    for half in [Half::Begin, Half::Finish] {
+        let late = AuditRow {
+            status: RowStatus::Error,
+            ..finished(&second)
+        };
+        assert_eq!(write(&harness, half, &late).await, [first.id]);
+        assert_eq!(harness.store.exec(first.id, None).await.unwrap(), stored);
+    }
+}
+
+pub(in crate::store) async fn of_many_tries_at_once_one_gets_the_row(harness: Harness) {
+    const TRIES: usize = 12;
+    let id = added(&harness, workspace("mine", None)).await;
+    // In an order of its own each: a store that locks as the rows come would deadlock.
+    let ids: Vec<_> = (0..8).map(|_| Uuid::new_v4()).collect();
+    let batches: Vec<Vec<AuditRow>> = (0..TRIES)
+        .map(|number| {
+            let mut ids = ids.clone();
+            ids.rotate_left(number % 8);
+            if number % 2 == 0 {
+                ids.reverse();
+            }
+            let row = |id: &Uuid, begun: AuditRow| AuditRow { id: *id, ..begun };
+            ids.iter().map(|exec| row(exec, running(id))).collect()
+        })
+        .collect();
+    let writes = batches
+        .iter()
+        .map(|batch| harness.store.write(Half::Begin, batch));
+    let lost = futures_util::future::join_all(writes).await;
+    for exec in ids {
+        let owners = lost.iter().filter(|lost| !lost.as_ref().unwrap().contains(&exec));
+        assert_eq!(owners.count(), 1, "{exec}");
+    }
+    assert_eq!(statuses(&harness).await.len(), 8);
 }
 
 pub(in crate::store) async fn a_poisoned_batch_writes_nothing(harness: Harness) {
@@ -137,36 +226,80 @@ pub(in crate::store) async fn a_poisoned_batch_writes_nothing(harness: Harness) 
         ),
     ];
     for (what, poison) in poisons {
-        let result = harness.store.write(Half::Finish, &[good.clone(), poison]).await;
-        assert!(
-            matches!(result, Err(AuditStoreError::Rejected(_))),
-            "{what}: {result:?}"
-        );
-        assert_eq!(statuses(&harness).await, [], "{what}");
+        for half in [Half::Begin, Half::Finish] {
+            let result = harness.store.write(half, &[good.clone(), poison.clone()]).await;
+            assert!(
+                matches!(result, Err(AuditStoreError::Rejected(_))),
+                "{what}: {result:?}"
+            );
+            assert_eq!(statuses(&harness).await, [], "{what}");
+        }
     }
-    harness.store.write(Half::Finish, &[good]).await.unwrap();
+    write(&harness, Half::Begin, &good).await;
     assert_eq!(statuses(&harness).await.len(), 1);
 }
 
 pub(in crate::store) async fn another_writers_row_is_never_touched(harness: Harness) {
     let id = added(&harness, workspace("mine", None)).await;
     let row = running(id);
+    foreign(&harness, row.id, id, "ok").await;
+    let before = harness.database.activities().await;
+    assert_eq!(write(&harness, Half::Begin, &row).await, [row.id]);
+    assert_eq!(write(&harness, Half::Finish, &finished(&row)).await, [row.id]);
+    assert_eq!(harness.database.activities().await, before);
+    assert_eq!(harness.store.exec(row.id, None).await.unwrap(), None);
+
+    let mine = finished(&running(id));
+    let lost = harness
+        .store
+        .write(Half::Finish, &[mine, finished(&row)])
+        .await
+        .unwrap();
+    assert_eq!(lost, [row.id]);
+    let rows = harness.database.activities().await;
+    assert_eq!((rows.len(), &rows[..1]), (2, &before[..]));
+}
+
+/// A row of another writer, from long ago.
+async fn foreign(harness: &Harness, id: Uuid, workspace_id: Uuid, status: &str) {
     let insert = format!(
         "INSERT INTO activity_logs (id, workspace_id, activity_type, status, created_at)
-         VALUES ('{}', '{id}', 'a2a_send', 'ok', '2020-01-01T00:00:00.000000Z')",
-        row.id
+         VALUES ('{id}', '{workspace_id}', 'a2a_send', '{status}', '2020-01-01T00:00:00.000000Z')"
     );
     harness.database.execute(&insert).await;
-    let before = harness.database.activities().await;
-    for rows in [
-        vec![row.clone()],
-        vec![finished(&row)],
-        vec![running(id), finished(&row)],
-    ] {
-        let result = harness.store.write(Half::Finish, &rows).await;
-        assert!(matches!(result, Err(AuditStoreError::Rejected(_))), "{result:?}");
-        assert_eq!(harness.database.activities().await, before);
-    }
+}
+
+pub(in crate::store) async fn retention_deletes_the_oldest_that_have_ended(harness: Harness) {
+    let id = added(&harness, workspace("mine", None)).await;
+    let day = Duration::from_secs(86_400);
+    let ended: Vec<_> = (1..=5)
+        .map(|days| aged(finished(&running(id)), day * days + day / 2))
+        .collect();
+    let orphan = aged(running(id), day * 40);
+    harness.store.write(Half::Finish, &ended).await.unwrap();
+    write(&harness, Half::Begin, &orphan).await;
+    let other = Uuid::new_v4();
+    foreign(&harness, other, id, "ok").await;
+
+    let left = async || -> Vec<Uuid> { statuses(&harness).await.into_iter().map(|(id, _)| id).collect() };
+    let kept = |youngest: usize| {
+        let mut kept = vec![other, orphan.id];
+        kept.extend(ended[..youngest].iter().rev().map(|row| row.id));
+        kept
+    };
+    assert_eq!(harness.store.delete_ended(day * 6, 10).await.unwrap(), 0);
+    assert_eq!(left().await, kept(5), "young rows stay");
+    assert_eq!(harness.store.delete_ended(day * 2, 0).await.unwrap(), 0);
+    assert_eq!(harness.store.delete_ended(day * 2, 3).await.unwrap(), 3);
+    assert_eq!(left().await, kept(2), "the oldest go first, as many as were said");
+    assert_eq!(harness.store.delete_ended(day * 2, 3).await.unwrap(), 1);
+    assert_eq!(left().await, kept(1));
+    assert_eq!(harness.store.delete_ended(day * 2, 3).await.unwrap(), 0);
+    assert_eq!(
+        left().await,
+        kept(1),
+        "running rows and those of others stay, however old"
+    );
 }
 
 pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harness) {
@@ -182,17 +315,12 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
     let ended = aged(finished(&running(id)), older);
     harness
         .store
-        .write(Half::Finish, &[orphan.clone(), fresh.clone(), ended.clone()])
+        .write(Half::Begin, &[orphan.clone(), fresh.clone()])
         .await
         .unwrap();
-    let foreign = Uuid::new_v4();
-    harness
-        .database
-        .execute(&format!(
-            "INSERT INTO activity_logs (id, workspace_id, activity_type, status, created_at)
-             VALUES ('{foreign}', '{id}', 'task', 'running', '2020-01-01T00:00:00.000000Z')"
-        ))
-        .await;
+    write(&harness, Half::Finish, &ended).await;
+    let other = Uuid::new_v4();
+    foreign(&harness, other, id, "running").await;
 
     assert_eq!(harness.store.sweep(limit).await.unwrap(), [orphan.id]);
     assert!(
@@ -210,7 +338,7 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
             .unwrap()
     };
     assert_eq!(
-        [orphan.id, fresh.id, ended.id, foreign].map(status),
+        [orphan.id, fresh.id, ended.id, other].map(status),
         ["error", "running", "ok", "running"].map(str::to_owned)
     );
     let settled = rows.iter().find(|row| row.id == orphan.id).unwrap();
@@ -234,28 +362,31 @@ pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harn
         ("ended_by", json!("crash")),
         ("timeout_s", json!(30)),
         ("exit_code", Value::Null),
+        ("streams", Value::Null),
+        ("duration_ms", Value::Null),
+        ("timing_ms", Value::Null),
         ("audit", json!({"id": orphan.id, "committed": true})),
     ] {
         assert_eq!(body.get(member), Some(&value), "{member}");
     }
-    assert_eq!(body.get("stdout"), None, "what nobody knows is not claimed");
 }
 
 pub(in crate::store) async fn a_late_finish_replaces_what_the_sweep_wrote(harness: Harness) {
     let id = added(&harness, workspace("mine", None)).await;
     let begun = aged(running(id), Duration::from_secs(10));
-    harness
-        .store
-        .write(Half::Finish, std::slice::from_ref(&begun))
-        .await
-        .unwrap();
+    write(&harness, Half::Begin, &begun).await;
     assert_eq!(harness.store.sweep(Duration::ZERO).await.unwrap(), [begun.id]);
+    let another_try = AuditRow {
+        attempt_nonce: Uuid::new_v4(),
+        ..finished(&begun)
+    };
+    assert_eq!(
+        write(&harness, Half::Finish, &another_try).await,
+        [begun.id],
+        "a settled row still belongs to its try"
+    );
     let finish = finished(&begun);
-    harness
-        .store
-        .write(Half::Finish, std::slice::from_ref(&finish))
-        .await
-        .unwrap();
+    assert_eq!(write(&harness, Half::Finish, &finish).await, NONE);
     let rows = harness.database.activities().await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].response_body, finish.response_body);
@@ -277,7 +408,7 @@ pub(in crate::store) async fn concurrent_writers_lose_nothing(harness: Harness) 
                 for _ in 0..ROWS {
                     let begun = running(id);
                     store
-                        .write(Half::Finish, std::slice::from_ref(&begun))
+                        .write(Half::Begin, std::slice::from_ref(&begun))
                         .await
                         .unwrap();
                     store.authorize(token.hash, Some(id), Some(id)).await.unwrap();

@@ -4,7 +4,9 @@
 
 pub(in crate::store) mod accounts;
 pub(in crate::store) mod audit;
+pub(in crate::store) mod execs;
 pub(in crate::store) mod host_keys;
+pub(in crate::store) mod tokens;
 
 use std::sync::Arc;
 
@@ -70,10 +72,17 @@ macro_rules! store_suite {
             accounts::lists_and_refusals_for_operators,
             audit::a_batch_is_written_whole,
             audit::a_begin_never_replaces_and_a_finish_always_does,
+            audit::a_row_stays_with_the_try_that_began_it,
+            audit::of_many_tries_at_once_one_gets_the_row,
             audit::a_poisoned_batch_writes_nothing,
             audit::another_writers_row_is_never_touched,
             audit::sweep_settles_only_old_running_execs,
             audit::a_late_finish_replaces_what_the_sweep_wrote,
+            audit::retention_deletes_the_oldest_that_have_ended,
+            execs::an_exec_is_read_back_as_it_was_written,
+            execs::execs_are_listed_page_by_page,
+            tokens::an_expired_token_is_unknown,
+            tokens::uses_are_noted_coarsely,
             host_keys::the_first_host_key_holds,
             host_keys::an_operators_pin_replaces_and_first_use_does_not,
             host_keys::a_forgotten_pin_makes_room,
