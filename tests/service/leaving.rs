@@ -21,23 +21,23 @@ use crate::support::{Backend, TestApp, processes, wait};
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     /// Nothing has been printed, so the head waits.
-    HeadHeldQuiet,
+    HeldQuiet,
     /// The JSON form, which waits for the end whatever is printed.
-    HeadHeldLoud,
+    HeldLoud,
     /// The head is out, and nothing follows.
-    HeadSentQuiet,
+    SentQuiet,
     /// The head is out, and the client has read some of what goes on.
-    HeadSentLoud,
+    SentLoud,
     /// More is printed than is kept, and the client has read next to nothing of it.
-    HeadSentUnread,
+    SentUnread,
 }
 
 const MOMENTS: [Moment; 5] = [
-    Moment::HeadHeldQuiet,
-    Moment::HeadHeldLoud,
-    Moment::HeadSentQuiet,
-    Moment::HeadSentLoud,
-    Moment::HeadSentUnread,
+    Moment::HeldQuiet,
+    Moment::HeldLoud,
+    Moment::SentQuiet,
+    Moment::SentLoud,
+    Moment::SentUnread,
 ];
 
 impl Moment {
@@ -45,19 +45,19 @@ impl Moment {
     fn request(self, mark: &str) -> (Value, &'static str, Option<&'static str>) {
         let chatter = "while :; do echo going; sleep 0.01; done";
         match self {
-            Self::HeadHeldQuiet => (json!({"cmd": ["sleep", mark]}), "*/*", None),
-            Self::HeadHeldLoud => (
+            Self::HeldQuiet => (json!({"cmd": ["sleep", mark]}), "*/*", None),
+            Self::HeldLoud => (
                 json!({"cmd": ["sh", "-c", chatter, mark]}),
                 "application/json",
                 None,
             ),
-            Self::HeadSentQuiet => (
+            Self::SentQuiet => (
                 json!({"cmd": ["sleep", mark], "announce": true}),
                 "*/*",
                 Some("started"),
             ),
-            Self::HeadSentLoud => (json!({"cmd": ["sh", "-c", chatter, mark]}), "*/*", Some("going")),
-            Self::HeadSentUnread => (json!({"cmd": ["yes", mark]}), "*/*", Some("stdout")),
+            Self::SentLoud => (json!({"cmd": ["sh", "-c", chatter, mark]}), "*/*", Some("going")),
+            Self::SentUnread => (json!({"cmd": ["yes", mark]}), "*/*", Some("stdout")),
         }
     }
 }
@@ -288,7 +288,7 @@ async fn a_stream_of_http_2_that_is_reset() {
     let certificate = Certificate::make();
     let app = start_with_tls(&certificate).await;
     let client = Http2::connect(&app, &certificate, Exit::Drop).await;
-    let neighbour = client.ask(&app, Moment::HeadHeldQuiet).await;
+    let neighbour = client.ask(&app, Moment::HeldQuiet).await;
     let leaving = MOMENTS.map(async |moment| {
         let mut asked = client.ask(&app, moment).await;
         asked.sending.send_reset(Reason::CANCEL);
@@ -296,7 +296,7 @@ async fn a_stream_of_http_2_that_is_reset() {
     });
     join_all(leaving).await;
     // What h2 does when a client loses interest.
-    let forgotten = client.ask(&app, Moment::HeadSentQuiet).await;
+    let forgotten = client.ask(&app, Moment::SentQuiet).await;
     let mark = forgotten.mark.clone();
     drop(forgotten);
     assert_gone(&mark, "forgotten").await;
@@ -339,7 +339,7 @@ async fn a_connection_of_http_2_that_stays_does_not_hold_up_the_end() {
     })
     .await;
     let client = Http2::connect(&app, &certificate, Exit::Drop).await;
-    let asked = client.ask(&app, Moment::HeadSentLoud).await;
+    let asked = client.ask(&app, Moment::SentLoud).await;
     drop(asked);
     let ending = timeout(Duration::from_secs(120), app.finish()).await;
     assert!(ending.is_ok(), "it ends long before");

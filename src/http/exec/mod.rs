@@ -12,6 +12,7 @@ mod form;
 mod frame_queue;
 mod json_form;
 mod outcome;
+mod pace;
 mod request_body;
 mod stream;
 mod utf8_framer;
