@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::aws::{AwsConnection, AwsOptions, AwsSetupError, TunnelEndpointError, Way};
-use crate::http::{self, HttpOptions, HttpState, Surface, TlsIdentity, TlsIdentityError};
+use crate::http::{self, HttpOptions, HttpState, Surface, TlsIdentity, TlsIdentityError, TokenUseKeeper};
 use crate::pem_files::{PemFileError, read_certificates};
 use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
@@ -150,6 +150,7 @@ pub struct Application {
     engine: Engine,
     servers: Vec<Server>,
     answers: TaskTracker,
+    token_uses: TokenUseKeeper,
     grace: Duration,
     flush_timeout: Duration,
 }
@@ -191,7 +192,7 @@ impl Application {
         let options = http_options(&settings)?;
         let clock = Clock::system();
         let aws = connect_to_aws(&settings, credentials, clock.clone()).await?;
-        let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+        let store = open_store(&settings).await?;
         let boundaries = Boundaries {
             key_grants: aws.key_grants(),
             dialer: aws.dialer(),
@@ -223,6 +224,7 @@ impl Application {
             store,
             engine,
             servers,
+            token_uses: state.keep_token_uses(),
             answers: state.answers,
             grace: settings.shutdown.grace,
             flush_timeout: settings.audit.flush_timeout,
@@ -277,6 +279,7 @@ impl Application {
         let stopped = futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true)));
         let unwritten = end_execs(&self.engine, self.grace, self.flush_timeout, hurry).await;
         end_connections(stopped, &self.answers).await;
+        self.token_uses.finish().await;
         self.store.close().await;
         if !unwritten.is_empty() {
             return Err(RunError::Unwritten(unwritten));
@@ -336,9 +339,22 @@ async fn end_connections(stopped: impl Future, answers: &TaskTracker) {
     }
 }
 
+/// Opens the store that the settings name.
+///
+/// # Errors
+/// [`ConnectError`]; in particular when its migrations are not those of this version.
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, ConnectError> {
+    let store = &settings.store;
+    store::connect(
+        store.url.expose_secret(),
+        store.connections,
+        target_defaults(settings),
+    )
+    .await
+}
+
 /// What holds for workspaces that do not say otherwise.
-#[must_use]
-pub fn target_defaults(settings: &Settings) -> TargetDefaults {
+fn target_defaults(settings: &Settings) -> TargetDefaults {
     TargetDefaults {
         region: settings.aws.region.clone(),
         os_user: settings.aws.os_user.clone(),

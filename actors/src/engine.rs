@@ -8,18 +8,19 @@ use actix::Addr;
 use uuid::Uuid;
 
 use crate::arbiters::Arbiters;
-use crate::audit::{Audit, AuditSettings, AuditStore};
+use crate::audit::{Audit, AuditSettings, AuditStore, UpkeepSettings};
 use crate::clock::Clock;
-use crate::exec::admission::{Admission, AdmissionLimits, LiveExecs};
-use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, SharedOutput};
+use crate::exec::admission::{Admission, AdmissionLimits};
+use crate::exec::live::LiveExecs;
+use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, Look, SharedOutput};
 use crate::instance::InstanceKey;
 use crate::tunnel::{
     BudgetSettings, CoreSettings, Dialer, Drain, EndpointBudgets, EndpointSnapshot, Evict, HostKeyReplaced,
     HostKeys, InstanceSnapshot, KeyGrants, Locator, Login, Surroundings, TunnelPool,
 };
 
-pub use crate::exec::ExecEvent;
 pub use crate::exec::admission::{AdmissionScope, Permit, TooManyExecs};
+pub use crate::exec::{ExecEvent, LiveLook};
 
 /// After the grace period running execs are cancelled and given this long: 5 s to stop and 2 s of draining, and a little
 /// for their rows.
@@ -77,8 +78,10 @@ pub struct EngineSettings {
     pub output_cap: usize,
     /// Rows still `running` after this are settled by the sweep.
     pub settle_after: Duration,
-    /// How often the sweep runs.
+    /// How often the sweep runs, and how often old rows are looked for.
     pub sweep_interval: Duration,
+    /// Rows of execs that began longer ago than this are deleted; `None` keeps them for ever.
+    pub retain: Option<Duration>,
 }
 
 impl Default for EngineSettings {
@@ -99,6 +102,7 @@ impl Default for EngineSettings {
             output_cap: 1_048_576,
             settle_after: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(60),
+            retain: None,
         }
     }
 }
@@ -117,7 +121,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the arbiters and actors, and the sweep. Must be called inside an actix `System`.
+    /// Starts the arbiters and actors, the sweep, and the deletion of old rows. Must be called inside an actix `System`.
     #[must_use]
     pub fn start(settings: EngineSettings, boundaries: Boundaries, clock: Clock) -> Self {
         let arbiters = Arbiters::start(settings.arbiters);
@@ -127,8 +131,11 @@ impl Engine {
     fn start_on(arbiters: Arbiters, settings: EngineSettings, boundaries: Boundaries, clock: Clock) -> Self {
         let audit_settings = AuditSettings {
             begin_limit: settings.execs_per_process,
-            settle_after: settings.settle_after,
-            sweep_interval: settings.sweep_interval,
+            upkeep: UpkeepSettings {
+                settle_after: settings.settle_after,
+                interval: settings.sweep_interval,
+                retain: settings.retain,
+            },
         };
         let core_settings = CoreSettings {
             start_timeout: settings.start_timeout,
@@ -189,7 +196,9 @@ impl Engine {
             clock: self.clock.clone(),
             start_timeout: self.settings.start_timeout,
         };
-        let live = self.live.add(exec_id, spec.target.instance.clone());
+        let live = self
+            .live
+            .add(exec_id, spec.workspace_id, spec.target.instance.clone());
         let login = Login::of(&spec.target);
         // Made here and moved: if its arbiter has ended, dropping it tells the caller so.
         let exec = ExecActor::new(spec, around, Arc::clone(&output), permit.clone(), live);
@@ -202,6 +211,21 @@ impl Engine {
             has_ended: false,
             _permit: permit,
         }
+    }
+
+    /// An exec of this process as it stands now, whatever its workspace; the ended one too until its row is final. `None`
+    /// where no actor of this process has it: then its row says how it stands.
+    pub async fn look(&self, exec_id: Uuid) -> Option<LiveLook> {
+        self.live.owner(exec_id, |_| true)?.send(Look).await.ok()
+    }
+
+    /// Ends an exec of this process, if it is this workspace's and not over; `ended_by` is recorded unless something else
+    /// ended it first. `false` where no actor of this process has it.
+    #[must_use]
+    pub fn cancel(&self, exec_id: Uuid, workspace_id: Uuid, ended_by: EndedBy) -> bool {
+        self.live
+            .owner(exec_id, |of| of == workspace_id)
+            .is_some_and(|actor| actor.try_send(Cancel(ended_by)).is_ok())
     }
 
     /// What every supervisor knows, by region, instance id and login.
@@ -329,15 +353,23 @@ impl RunningExec {
         self.timeout_s
     }
 
-    /// The next thing that happened, in order within each stream. [`ExecEvent::Ended`] is the last; afterwards `None`.
+    /// Waits until it is decided whose exec id this is, at most 5 s: `false` when another try owns it. Then nothing ran and
+    /// nothing was recorded, and [`RunningExec::next`] gives `None`. Matters where [`ExecSpec::body_hmac`] is set: other ids are
+    /// random. Where the store could not tell it is `true`, and [`ExecEvent::Ended`] says that nothing ran. Cancel-safe.
+    pub async fn owns_id(&mut self) -> bool {
+        self.output.owns_id().await
+    }
+
+    /// The next thing that happened, in order within each stream. [`ExecEvent::Ended`] is the last; afterwards `None`,
+    /// and at once where [`RunningExec::owns_id`] is `false`.
     /// Cancel-safe: nothing is lost when the future is dropped. Adjacent output of one stream is joined, up to 64 KiB a time.
     pub async fn next(&mut self) -> Option<ExecEvent> {
         if self.has_ended {
             return None;
         }
         let event = self.output.next().await;
-        self.has_ended = matches!(event, ExecEvent::Ended { .. });
-        Some(event)
+        self.has_ended = matches!(event, Some(ExecEvent::Ended { .. }) | None);
+        event
     }
 
     /// Ends the exec; `ended_by` is recorded unless it is over or something else ended it first.

@@ -16,7 +16,7 @@ use super::emulator::instance_of_the_current_user;
 use super::failure::CliError;
 use super::logging;
 use super::signals::StopRequests;
-use crate::application::{Application, Listeners, target_defaults};
+use crate::application::{Application, Listeners, open_store};
 use crate::settings::{Connect, ProxyVariables, Settings};
 use crate::store::{self, Authorization, NewWorkspace, Store, TokenScope};
 use crate::tokens;
@@ -94,9 +94,8 @@ async fn prepare(
     settings: &Settings,
     instance: &Instance,
 ) -> Result<Access, CliError> {
-    let store_url = settings.store.url.expose_secret();
-    store::migrate(store_url).await?;
-    let store = store::connect(store_url, target_defaults(settings)).await?;
+    store::migrate(settings.store.url.expose_secret()).await?;
+    let store = open_store(settings).await?;
     let access = match directory.access()? {
         Some(kept) if still_opens(store.as_ref(), &kept, instance).await? => kept,
         _ => {

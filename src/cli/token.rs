@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::config::Config;
 use super::failure::CliError;
 use super::table;
-use crate::application::target_defaults;
+use crate::application::open_store;
 use crate::settings::Settings;
-use crate::store::{self, NewToken, StoreError, TokenRecord, TokenScope};
+use crate::store::{NewToken, StoreError, TokenRecord, TokenScope};
 use crate::tokens;
 
 /// Issue, list or revoke tokens, in the store itself.
@@ -82,7 +82,7 @@ async fn issue(args: IssueArgs) -> Result<(), CliError> {
         .expires_in
         .map(|life| expiry(Clock::system().now(), life))
         .transpose()?;
-    let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+    let store = open_store(&settings).await?;
     let token = tokens::generate();
     let record = NewToken {
         expires_at,
@@ -131,7 +131,7 @@ fn scope(args: &IssueArgs, settings: &Settings) -> Result<TokenScope, CliError> 
 
 async fn list(args: &ListArgs) -> Result<(), CliError> {
     let settings = args.config.load()?;
-    let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+    let store = open_store(&settings).await?;
     let tokens = store.list_tokens().await?;
     store.close().await;
     let rows: Vec<_> = tokens.into_iter().map(row).collect();
@@ -172,7 +172,7 @@ fn row(token: TokenRecord) -> [String; 8] {
 
 async fn revoke(args: &RevokeArgs) -> Result<(), CliError> {
     let settings = args.config.load()?;
-    let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+    let store = open_store(&settings).await?;
     let was_live = store.revoke_token(args.id).await?;
     store.close().await;
     if !was_live {

@@ -2,15 +2,14 @@
 
 use std::net::IpAddr;
 
-use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::config::Config;
 use super::failure::CliError;
 use super::table;
-use crate::application::target_defaults;
+use crate::application::open_store;
 use crate::settings::Settings;
-use crate::store::{self, NewWorkspace, Workspace};
+use crate::store::{NewWorkspace, Workspace};
 
 /// Add or list workspaces, in the store itself.
 #[derive(Debug, clap::Subcommand)]
@@ -83,7 +82,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
 async fn add(args: AddArgs) -> Result<(), CliError> {
     let settings = args.config.load()?;
     let workspace = new_workspace(args, &settings)?;
-    let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+    let store = open_store(&settings).await?;
     store.add_workspace(&workspace).await?;
     store.close().await;
     println!("{}", workspace.id);
@@ -115,7 +114,7 @@ fn new_workspace(args: AddArgs, settings: &Settings) -> Result<NewWorkspace, Cli
 
 async fn list(args: &ListArgs) -> Result<(), CliError> {
     let settings = args.config.load()?;
-    let store = store::connect(settings.store.url.expose_secret(), target_defaults(&settings)).await?;
+    let store = open_store(&settings).await?;
     let workspaces = store.list_workspaces().await?;
     store.close().await;
     let rows: Vec<_> = workspaces.into_iter().map(row).collect();

@@ -1,8 +1,11 @@
 //! What the admin API takes and answers with. The service writes it and the client reads it.
 
+use adit_actors::audit::RowStatus;
 use adit_actors::tunnel::{EndpointSnapshot, InstanceSnapshot};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::store::{self, Provenance};
 
@@ -83,4 +86,37 @@ pub struct PinAnswer {
 pub struct ForgetAnswer {
     /// What held until then.
     pub forgotten: HostKeyPin,
+}
+
+/// An exec as operators see it: the `Exec` that its tenant sees, and what of its row is not the tenant's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecRecord {
+    /// The workspace it ran for.
+    pub workspace_id: Uuid,
+    /// Where the row stands.
+    pub status: RowStatus,
+    /// When it was admitted, RFC 3339.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// One line for people.
+    pub summary: Option<String>,
+    /// Who asked for what: `actor`, `cmd` (redacted), `cwd`, `env_names`, `stdin_bytes`, `timeout_s`, `remote_addr` and
+    /// `request_id`.
+    pub request_body: Option<Value>,
+    /// Error code and the chain of causes, if something went wrong.
+    pub error_detail: Option<String>,
+    /// Those of the key push and the OpenTunnel behind the exec's tunnel.
+    pub aws_request_ids: Option<Value>,
+    /// The members of the `Exec`, beside those above; null where nobody knows.
+    #[serde(flatten)]
+    pub exec: Map<String, Value>,
+}
+
+/// A page of execs, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecListing {
+    /// The execs.
+    pub data: Vec<ExecRecord>,
+    /// `cursor` of the next page; null on the last.
+    pub next_cursor: Option<String>,
 }

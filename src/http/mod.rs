@@ -11,6 +11,7 @@ mod exec;
 mod health;
 mod host_access;
 mod options;
+mod paging;
 mod peer;
 mod problem;
 mod read_body;
@@ -18,8 +19,10 @@ mod request_ids;
 mod respond;
 mod routes;
 mod server;
+mod tenant;
 mod tenant_guard;
 mod tls;
+mod token_uses;
 pub mod wire;
 
 pub use host_access::may_exec_on_host;
@@ -28,6 +31,7 @@ pub use problem::ProblemCode;
 pub use routes::{Access, ROUTES, Route};
 pub use server::start;
 pub use tls::{TlsIdentity, TlsIdentityError};
+pub use token_uses::TokenUseKeeper;
 
 #[cfg(test)]
 mod service_tests;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::tls::TlsIdentity;
+use super::token_uses::{TokenUseKeeper, TokenUses};
 use crate::store::Store;
 
 /// The header that a host platform puts its tenant's org id in, unless the settings name another.
@@ -49,6 +50,8 @@ pub struct HttpOptions {
     pub workers: usize,
     /// The certificate of every listener, which then speaks HTTPS only. None: plain HTTP.
     pub tls: Option<TlsIdentity>,
+    /// How often the use of tokens is written to the store.
+    pub token_use_interval: Duration,
 }
 
 impl Default for HttpOptions {
@@ -68,6 +71,7 @@ impl Default for HttpOptions {
             trusted_proxies: Vec::new(),
             workers: 2,
             tls: None,
+            token_use_interval: Duration::from_secs(60),
         }
     }
 }
@@ -96,6 +100,8 @@ pub struct HttpState {
     pub answers: TaskTracker,
     /// Since when the store has not answered readiness checks.
     pub(crate) store_failing_since: Arc<Mutex<Option<Instant>>>,
+    /// Tokens used since that was written to the store.
+    pub(crate) token_uses: TokenUses,
 }
 
 impl HttpState {
@@ -108,7 +114,19 @@ impl HttpState {
             options: Arc::new(options),
             answers: TaskTracker::new(),
             store_failing_since: Arc::default(),
+            token_uses: TokenUses::default(),
         }
+    }
+
+    /// Starts to write to the store, in the background, which tokens are in use. Once for all clones, inside an actix
+    /// `System`; [`TokenUseKeeper::finish`] ends it.
+    #[must_use]
+    pub fn keep_token_uses(&self) -> TokenUseKeeper {
+        TokenUseKeeper::start(
+            self.token_uses.clone(),
+            Arc::clone(&self.store),
+            self.options.token_use_interval,
+        )
     }
 }
 

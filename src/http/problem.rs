@@ -9,6 +9,8 @@ use actix_web::{HttpResponse, HttpResponseBuilder};
 use adit_actors::exec::ErrorCode;
 use serde_json::{Map, Value};
 
+use crate::store::StoreError;
+
 /// Media type of problem bodies, RFC 9457 section 3.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 /// No answer of this API may be kept or changed on the way.
@@ -129,9 +131,12 @@ impl ProblemCode {
         }
     }
 
-    /// When a caller may try again if nothing better is known; for 429 and 503 only.
+    /// When a caller may try again if nothing better is known; for 429, 503, and where the wait is for an exec's end.
     fn default_retry_after(self) -> Option<Duration> {
         let status = self.status();
+        if self == Self::ExecInProgress {
+            return Some(SHORTLY);
+        }
         if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
@@ -173,7 +178,16 @@ impl Problem {
         Self::new(ProblemCode::InvalidRequest).with_detail(detail)
     }
 
-    /// Replaces the code's fixed text. For what the caller itself sent only, never for a cause.
+    /// The store did not answer. Its error is for the log, with `what` could not be done; the caller reads the fixed text.
+    pub(crate) fn store_unavailable(error: &StoreError, what: &'static str) -> Self {
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "the store is not available: {what}"
+        );
+        Self::new(ErrorCode::AuditUnavailable)
+    }
+
+    /// Replaces the code's fixed text. For what the caller itself sent or may know, never for a cause.
     pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -195,7 +209,7 @@ impl Problem {
         self.code
     }
 
-    /// Retry-After in whole seconds, at least 1: of every 429 and 503, and of whatever else is known to be backed off from.
+    /// Retry-After in whole seconds, at least 1: of every 429 and 503, and of whatever else is worth waiting for.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
         let wait = self.retry_after.or(self.code.default_retry_after())?;
         Some(
@@ -348,6 +362,12 @@ mod tests {
                 code.as_str()
             );
         }
+    }
+
+    #[test]
+    fn who_waits_for_an_exec_hears_when_to_ask_again() {
+        assert_eq!(Problem::new(ProblemCode::ExecInProgress).retry_after_s(), Some(1));
+        assert_eq!(Problem::new(ProblemCode::NoInstance).retry_after_s(), None);
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handler {
     CreateExec,
+    ListExecs,
+    ShowExec,
+    CancelExec,
+    ListAllExecs,
+    ShowAnyExec,
     ListTunnels,
     ShowTunnels,
     DrainTunnels,
@@ -56,12 +61,42 @@ enum Handler {
 }
 
 /// The routes. A route that is not here does not exist: nothing else is registered.
-pub const ROUTES: [Route; 11] = [
+pub const ROUTES: [Route; 16] = [
     Route {
         method: "POST",
         path: "/workspaces/{workspace_id}/exec",
         access: Access::Tenant,
         handler: Handler::CreateExec,
+    },
+    Route {
+        method: "GET",
+        path: "/workspaces/{workspace_id}/exec",
+        access: Access::Tenant,
+        handler: Handler::ListExecs,
+    },
+    Route {
+        method: "GET",
+        path: "/workspaces/{workspace_id}/exec/{exec_id}",
+        access: Access::Tenant,
+        handler: Handler::ShowExec,
+    },
+    Route {
+        method: "DELETE",
+        path: "/workspaces/{workspace_id}/exec/{exec_id}",
+        access: Access::Tenant,
+        handler: Handler::CancelExec,
+    },
+    Route {
+        method: "GET",
+        path: "/admin/execs",
+        access: Access::Admin,
+        handler: Handler::ListAllExecs,
+    },
+    Route {
+        method: "GET",
+        path: "/admin/execs/{exec_id}",
+        access: Access::Admin,
+        handler: Handler::ShowAnyExec,
     },
     Route {
         method: "GET",
@@ -138,6 +173,11 @@ pub(crate) fn configure(config: &mut ServiceConfig, state: HttpState, surface: S
         };
         let registered = match route.handler {
             Handler::CreateExec => with_method.to(exec::create),
+            Handler::ListExecs => with_method.to(exec::list::list),
+            Handler::ShowExec => with_method.to(exec::one::show),
+            Handler::CancelExec => with_method.to(exec::one::cancel),
+            Handler::ListAllExecs => with_method.to(admin::execs::list),
+            Handler::ShowAnyExec => with_method.to(admin::execs::show),
             Handler::ListTunnels => with_method.to(admin::tunnels::list),
             Handler::ShowTunnels => with_method.to(admin::tunnels::show),
             Handler::DrainTunnels => with_method.to(admin::tunnels::drain),

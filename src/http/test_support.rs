@@ -1,13 +1,15 @@
 //! Values and fakes that several tests of this layer use.
 
+use adit_actors::audit::RowStatus;
 use adit_actors::exec::{
     AuditReceipt, EndedBy, Exec, ExecState, Outcome, Ran, Streams, Timing, TunnelTemperature,
 };
 use adit_actors::instance::{InstanceKey, InstanceTarget};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::store::Workspace;
+use crate::store::{StoredExec, Workspace};
 
 /// A workspace that may exec.
 pub(crate) fn workspace() -> Workspace {
@@ -62,5 +64,20 @@ pub(crate) fn exited(code: u32) -> Exec {
     Exec {
         exit_code: Some(code),
         ..ended(Outcome::Exited, EndedBy::Exit, Ran::Yes)
+    }
+}
+
+/// The row of an exec, which has ended where `exec` says how.
+pub(crate) fn stored(status: RowStatus, exec: Option<&Exec>) -> StoredExec {
+    StoredExec {
+        id: Uuid::from_u128(0xe8ec),
+        workspace_id: workspace().id,
+        status,
+        summary: Some("exec true".to_owned()),
+        request_body: Some(json!({ "cmd": ["true"], "timeout_s": 30 })),
+        response_body: exec.map(|exec| json!(exec)),
+        error_detail: None,
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        body_hmac: None,
     }
 }

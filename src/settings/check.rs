@@ -53,7 +53,7 @@ impl Settings {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 26] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 28] {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         [
             ("http.workers", count(self.http.workers), 1..=256),
@@ -66,6 +66,7 @@ impl Settings {
                 count(self.http.max_body_bytes),
                 1_024..=67_108_864,
             ),
+            ("store.connections", self.store.connections.into(), 1..=128),
             ("aws.ssh_port", self.aws.ssh_port.into(), 1..=65_535),
             (
                 "aws.max_tunnel_duration_s",
@@ -145,6 +146,7 @@ impl Settings {
                 self.audit.flush_timeout.as_secs(),
                 1..=600,
             ),
+            ("audit.retain_days", self.audit.retain_days.into(), 0..=36_500),
             ("shutdown.grace_s", self.shutdown.grace.as_secs(), 0..=600),
         ]
     }

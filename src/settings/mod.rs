@@ -22,6 +22,8 @@ use uuid::Uuid;
 pub use layers::{SettingsError, VARIABLE_PREFIX};
 pub use proxies::ProxyVariables;
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// All settings.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,6 +144,8 @@ pub struct Store {
     pub url: SecretString,
     /// A file with the URL instead. Read once; [`Settings::load`] puts its content into `url`.
     pub url_file: Option<PathBuf>,
+    /// Connections for authentication, lists and host keys, at most. Audit rows have three more.
+    pub connections: u32,
 }
 
 impl Default for Store {
@@ -149,6 +153,7 @@ impl Default for Store {
         Self {
             url: SecretString::from("sqlite:///var/lib/adit/adit.db"),
             url_file: None,
+            connections: 8,
         }
     }
 }
@@ -308,6 +313,8 @@ pub struct Audit {
     /// Longest time for the last rows to be written at shutdown.
     #[serde(rename = "flush_timeout_s", with = "types::seconds")]
     pub flush_timeout: Duration,
+    /// Rows of execs that began more than so many days ago are deleted; 0 keeps them for ever.
+    pub retain_days: u32,
 }
 
 impl Default for Audit {
@@ -316,6 +323,7 @@ impl Default for Audit {
             settle_after: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(60),
             flush_timeout: Duration::from_secs(10),
+            retain_days: 0,
         }
     }
 }
@@ -386,6 +394,7 @@ impl Settings {
             output_cap: self.exec.output_cap_bytes,
             settle_after: self.audit.settle_after,
             sweep_interval: self.audit.sweep_interval,
+            retain: (self.audit.retain_days > 0).then(|| DAY * self.audit.retain_days),
         }
     }
 }

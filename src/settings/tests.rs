@@ -123,6 +123,20 @@ fn a_variable_goes_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
+fn rows_are_kept_for_ever_unless_days_are_named() {
+    for (text, retain) in [
+        ("", None),
+        ("[audit]\nretain_days = 0\n", None),
+        (
+            "[audit]\nretain_days = 90\n",
+            Some(Duration::from_secs(90 * 24 * 60 * 60)),
+        ),
+    ] {
+        assert_eq!(load(text, &[]).unwrap().engine().retain, retain, "{text:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_is_allowed() {
     struct Case {
         text: &'static str,
@@ -194,6 +208,10 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         in_file(
             "[audit]\nsettle_after_s = 100\n",
             &["`audit.settle_after_s`", "172"],
+        ),
+        in_file(
+            "[audit]\nretain_days = 40000\n",
+            &["`audit.retain_days`", "0 to 36500"],
         ),
         in_file(
             "[store]\nurl = \"a\"\nurl_file = \"b\"\n",

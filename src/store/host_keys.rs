@@ -5,6 +5,37 @@ use adit_actors::tunnel::HostKey;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::row::{Columns, required, undecodable};
+
+/// `$1` region, `$2` instance id.
+pub(super) const SHOW: &str = "SELECT * FROM adit_host_keys WHERE region = $1 AND instance_id = $2";
+
+/// `$1` region or NULL, `$2` instance id or NULL, `$3` and `$4` the last one of the page before or NULL, `$5` limit.
+pub(super) const LIST: &str = "
+    SELECT * FROM adit_host_keys
+    WHERE ($1 IS NULL OR region = $1) AND ($2 IS NULL OR instance_id = $2)
+      AND ($3 IS NULL OR (region, instance_id) > ($3, $4))
+    ORDER BY region, instance_id LIMIT $5";
+
+/// The time is the operator's pin's, whatever stood there.
+pub(super) const PIN: &str = "
+    INSERT INTO adit_host_keys (region, instance_id, key_type, key_base64, provenance, pinned_by)
+    VALUES ($1, $2, $3, $4, 'operator', $5)
+    ON CONFLICT (region, instance_id) DO UPDATE SET
+        key_type = excluded.key_type,
+        key_base64 = excluded.key_base64,
+        provenance = excluded.provenance,
+        pinned_by = excluded.pinned_by,
+        pinned_at = excluded.pinned_at
+    RETURNING *";
+
+pub(super) const PIN_FIRST_USE: &str = "
+    INSERT INTO adit_host_keys (region, instance_id, key_type, key_base64, provenance)
+    VALUES ($1, $2, $3, $4, 'first_use') ON CONFLICT DO NOTHING";
+
+pub(super) const FORGET: &str =
+    "DELETE FROM adit_host_keys WHERE region = $1 AND instance_id = $2 RETURNING *";
+
 /// Where a pin comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,7 +57,7 @@ impl Provenance {
     }
 
     /// The provenance of a column's text.
-    pub(super) fn of(text: &str) -> Option<Self> {
+    fn of(text: &str) -> Option<Self> {
         [Self::Operator, Self::FirstUse]
             .into_iter()
             .find(|provenance| provenance.as_str() == text)
@@ -46,6 +77,26 @@ pub struct HostKeyPin {
     pub pinned_by: Option<String>,
     /// When, by the store's clock.
     pub pinned_at: OffsetDateTime,
+}
+
+impl HostKeyPin {
+    pub(super) fn of(row: &impl Columns) -> Result<Self, sqlx::Error> {
+        let provenance = required("provenance", row.text("provenance"))?;
+        Ok(Self {
+            instance: InstanceKey {
+                region: required("region", row.text("region"))?,
+                instance_id: required("instance_id", row.text("instance_id"))?,
+            },
+            key: HostKey {
+                key_type: required("key_type", row.text("key_type"))?,
+                key_base64: required("key_base64", row.text("key_base64"))?,
+            },
+            provenance: Provenance::of(&provenance)
+                .ok_or_else(|| undecodable("provenance", format!("`{provenance}` is no provenance")))?,
+            pinned_by: row.text("pinned_by")?,
+            pinned_at: required("pinned_at", row.time("pinned_at"))?,
+        })
+    }
 }
 
 /// Which pins to list, in the order of region and instance id.

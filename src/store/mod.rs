@@ -3,8 +3,15 @@
 //! [`Store`] is the whole of what the rest of the service knows of SQL. Audit rows and host key pins go through the
 //! traits of `adit-actors`, which a store implements as well. [`connect`] picks the implementation by the URL.
 
+mod accounts;
 mod audit_rows;
+mod execs;
+mod failure;
+mod history;
 mod host_keys;
+mod location;
+pub mod postgres;
+mod row;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -14,20 +21,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_actors::audit::{AuditStore, RowStatus};
-use adit_actors::exec::{Caller, CallerKind};
-use adit_actors::instance::{InstanceKey, InstanceTarget};
+use adit_actors::audit::AuditStore;
+use adit_actors::exec::CallerKind;
+use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::{HostKey, HostKeys, Source};
 use async_trait::async_trait;
-use serde_json::Value;
 use thiserror::Error;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use host_keys::{HostKeyPin, HostKeyQuery, PinnedByOperator, Provenance};
+use self::location::Location;
+use self::postgres::PostgresStore;
+use self::sqlite::SqliteStore;
 
-/// SHA-256 of a token's text: the only form in which a store knows a token.
-pub type TokenHash = [u8; 32];
+pub use accounts::{
+    Authorization, NewToken, NewWorkspace, TargetDefaults, TokenHash, TokenRecord, TokenScope, Workspace,
+};
+pub use execs::{ExecQuery, StoredExec};
+pub use host_keys::{HostKeyPin, HostKeyQuery, PinnedByOperator, Provenance};
 
 /// A store operation failed.
 #[derive(Debug, Error)]
@@ -81,6 +91,9 @@ pub enum ConnectError {
     /// A migration failed; those before it are in place.
     #[error("the store's migrations failed")]
     Migrate(#[source] Source),
+    /// Somebody else's migrations don't come to an end.
+    #[error("another `adit migrate` is at work on the store")]
+    MigrationUnderWay,
     /// The database lacks migrations that this version of Adit needs.
     #[error("the store lacks {missing} of Adit's migrations; run `adit migrate` first")]
     NotMigrated {
@@ -95,52 +108,33 @@ pub enum ConnectError {
     },
 }
 
-/// What holds for a workspace whose row does not say otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetDefaults {
-    /// AWS region.
-    pub region: String,
-    /// Login name on the instance.
-    pub os_user: String,
-    /// Port of the instance's sshd.
-    pub port: u16,
-}
-
-/// Opens the store that `url` names: `sqlite:///absolute/path` or `sqlite://relative/path`.
+/// Opens the store that `url` names: `sqlite:///absolute/path`, `sqlite://relative/path` or
+/// `postgres://user:password@host/database`. At most `connections` serve requests at once; audit rows have their own.
 ///
 /// # Errors
 /// [`ConnectError`]; in particular when the database is not there or its migrations are not those of this version:
 /// [`migrate`] comes first.
-pub async fn connect(url: &str, defaults: TargetDefaults) -> Result<Arc<dyn Store>, ConnectError> {
-    Ok(Arc::new(
-        sqlite::SqliteStore::open(&sqlite_path(url)?, defaults).await?,
-    ))
+pub async fn connect(
+    url: &str,
+    connections: u32,
+    defaults: TargetDefaults,
+) -> Result<Arc<dyn Store>, ConnectError> {
+    Ok(match Location::of(url)? {
+        Location::Sqlite(path) => Arc::new(SqliteStore::open(&path, connections, defaults).await?),
+        Location::Postgres(options) => Arc::new(PostgresStore::open(&options, connections, defaults).await?),
+    })
 }
 
-/// Brings the database that `url` names up to this version, creating it when it is not there. Returns how many
+/// Brings the database that `url` names up to this version; SQLite's file is made when it is not there. Returns how many
 /// migrations were applied.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub async fn migrate(url: &str) -> Result<usize, ConnectError> {
-    sqlite::migrate(&sqlite_path(url)?).await
-}
-
-fn sqlite_path(url: &str) -> Result<PathBuf, ConnectError> {
-    let Some(path) = url.strip_prefix("sqlite://") else {
-        return Err(ConnectError::Url("it must begin with `sqlite://`"));
-    };
-    if path.is_empty() || path == ":memory:" {
-        return Err(ConnectError::Url(
-            "it must name a file: `sqlite:///var/lib/adit/adit.db`",
-        ));
+    match Location::of(url)? {
+        Location::Sqlite(path) => sqlite::migrate(&path).await,
+        Location::Postgres(options) => postgres::migrate(&options).await,
     }
-    if path.contains(['?', '#']) {
-        return Err(ConnectError::Url(
-            "it takes no parameters; the file name must be free of `?` and `#`",
-        ));
-    }
-    Ok(path.into())
 }
 
 /// Everything the service asks of its database.
@@ -251,151 +245,4 @@ pub trait Store: AuditStore + HostKeys {
 
     /// Gives the connections back; every later call fails. The last step of a shutdown.
     async fn close(&self);
-}
-
-/// What one query says of a caller.
-#[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one a request, taken apart at once and never kept"
-)]
-pub enum Authorization {
-    /// No live token has this hash.
-    UnknownToken,
-    /// The token is live; the workspace is there when it exists, is not removed, and the token may open it.
-    Known {
-        /// Who asks.
-        caller: Caller,
-        /// The org that the token, or the workspace, belongs to.
-        org_id: Option<Uuid>,
-        /// The workspace asked for.
-        workspace: Option<Workspace>,
-    },
-}
-
-/// A workspace, as far as Adit needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workspace {
-    /// Its id.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// The org it belongs to, when the store serves many.
-    pub org_id: Option<Uuid>,
-    /// 1 sandboxed, 2 standard, 3 privileged, 4 full host. NULL in the database counts as 1.
-    pub tier: i32,
-    /// As the host platform writes it: `online`, `failed`, `paused`, ...
-    pub status: String,
-    /// The EC2 instance behind it, with what the row says of the way there and the settings' defaults for the rest.
-    pub target: Option<InstanceTarget>,
-}
-
-/// An exec's row as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredExec {
-    /// Id of the exec.
-    pub id: Uuid,
-    /// Workspace it ran for.
-    pub workspace_id: Uuid,
-    /// Where the row stands.
-    pub status: RowStatus,
-    /// One line for people.
-    pub summary: Option<String>,
-    /// Who asked for what.
-    pub request_body: Option<Value>,
-    /// The `Exec` and what only operators may see of it, once it has ended.
-    pub response_body: Option<Value>,
-    /// Error code and cause, if something went wrong; only for operators.
-    pub error_detail: Option<String>,
-    /// When the exec was admitted.
-    pub created_at: OffsetDateTime,
-    /// HMAC of the request under its Idempotency-Key, where it had one.
-    pub body_hmac: Option<[u8; 32]>,
-}
-
-/// Which execs to list, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct ExecQuery {
-    /// Only this workspace's.
-    pub workspace_id: Option<Uuid>,
-    /// Only those whose row stands so.
-    pub status: Option<RowStatus>,
-    /// Only those admitted at this time or later.
-    pub since: Option<OffsetDateTime>,
-    /// Only what comes after this one, which need not be there any more.
-    pub after: Option<(OffsetDateTime, Uuid)>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// A workspace to add.
-#[derive(Clone, Debug)]
-pub struct NewWorkspace {
-    /// Its id.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// The org it belongs to.
-    pub org_id: Option<Uuid>,
-    /// 1 to 4.
-    pub tier: i32,
-    /// EC2 instance id.
-    pub instance_id: Option<String>,
-    /// AWS region; the settings' default when absent.
-    pub region: Option<String>,
-    /// Login name; the settings' default when absent.
-    pub os_user: Option<String>,
-    /// Private address of the instance.
-    pub address: Option<std::net::IpAddr>,
-    /// EC2 Instance Connect Endpoint id.
-    pub endpoint_id: Option<String>,
-    /// DNS name of that endpoint.
-    pub endpoint_dns_name: Option<String>,
-}
-
-/// What a token opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenScope {
-    /// One workspace.
-    Workspace(Uuid),
-    /// Every workspace of an org; of the whole store when the org is absent and a tenant guard is set.
-    Org(Option<Uuid>),
-}
-
-/// A token to store. The token's text itself never gets here.
-#[derive(Clone, Debug)]
-pub struct NewToken {
-    /// Id of the token.
-    pub id: Uuid,
-    /// What it opens.
-    pub scope: TokenScope,
-    /// SHA-256 of its text.
-    pub hash: TokenHash,
-    /// First 8 characters of its text.
-    pub prefix: String,
-    /// A name for people. Only org tokens have a column for it.
-    pub name: Option<String>,
-    /// From when on it opens nothing any more; never when absent, as the host platform's tokens.
-    pub expires_at: Option<OffsetDateTime>,
-}
-
-/// A token as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRecord {
-    /// Id of the token.
-    pub id: Uuid,
-    /// What it opens.
-    pub scope: TokenScope,
-    /// First 8 characters of its text.
-    pub prefix: String,
-    /// Its name.
-    pub name: Option<String>,
-    /// When it was issued.
-    pub created_at: OffsetDateTime,
-    /// When it was used last, within some minutes.
-    pub last_used_at: Option<OffsetDateTime>,
-    /// From when on it opens nothing any more.
-    pub expires_at: Option<OffsetDateTime>,
-    /// When it was revoked.
-    pub revoked_at: Option<OffsetDateTime>,
 }

@@ -11,6 +11,7 @@
 )]
 
 mod breaking;
+mod hanging;
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/postgres_cluster.rs"]

@@ -13,12 +13,14 @@ use crate::support::{INSTANCE, TestApp, logs};
 over_every_instance!(
     one_row_whatever_the_outcome,
     an_instance_that_is_not_running,
-    secrets_stay_where_they_belong
+    secrets_stay_where_they_belong,
+    the_argv_is_run_as_it_is_and_kept_without_its_secrets
 );
 over_postgres!(
     one_row_whatever_the_outcome,
     an_instance_that_is_not_running,
-    secrets_stay_where_they_belong
+    secrets_stay_where_they_belong,
+    the_argv_is_run_as_it_is_and_kept_without_its_secrets
 );
 
 fn exec_id(answer: &Answer) -> Uuid {
@@ -149,4 +151,66 @@ async fn secrets_stay_where_they_belong(app: &TestApp) {
     assert_eq!(app.rows().await.len(), 3);
     let id = app.rows().await[0].id.to_string();
     assert!(store.windows(id.len()).any(|window| window == id.as_bytes()) && log.contains(&id));
+}
+
+async fn the_argv_is_run_as_it_is_and_kept_without_its_secrets(app: &TestApp) {
+    let secret = format!("hunter2-{}", Uuid::new_v4().simple());
+    let words = json!([
+        "printf",
+        "%s\\n",
+        "--password",
+        secret,
+        format!("API_TOKEN={secret}"),
+        "plain"
+    ]);
+    let script = json!([
+        "sh",
+        "-c",
+        format!("export PGPASSWORD='{secret}'; printenv PGPASSWORD")
+    ]);
+    let program = json!([format!("/nonexistent/PASSWORD={secret}")]);
+    let expected = [
+        (
+            json!([
+                "printf",
+                "%s\\n",
+                "--password",
+                "[REDACTED:PASSWORD]",
+                "API_TOKEN=[REDACTED:TOKEN]",
+                "plain"
+            ]),
+            "exec printf: exited 0",
+        ),
+        (
+            json!([
+                "sh",
+                "-c",
+                "export PGPASSWORD='[REDACTED:PASSWORD]'; printenv PGPASSWORD"
+            ]),
+            "exec sh: exited 0",
+        ),
+        (
+            json!(["/nonexistent/PASSWORD=[REDACTED:PASSWORD]"]),
+            "exec /nonexistent/PASSWORD=[REDACTED:PASSWORD]: exited 127",
+        ),
+    ];
+    let printed = [
+        format!("--password\n{secret}\nAPI_TOKEN={secret}\nplain\n"),
+        format!("{secret}\n"),
+        String::new(),
+    ];
+    for ((cmd, printed), (kept, _)) in [words, script, program].iter().zip(printed).zip(&expected) {
+        let answer = app.run(json!({"cmd": cmd})).await;
+        assert_eq!(answer.json()["stdout"], json!(printed), "{cmd}");
+        let id = exec_id(&answer);
+        let row = app.rows().await.into_iter().find(|row| row.id == id).unwrap();
+        assert_eq!(&row.request_body["cmd"], kept);
+    }
+    let store = app.store().bytes().await;
+    let found = |needle: &[u8]| store.windows(needle.len()).any(|window| window == needle);
+    assert!(!found(secret.as_bytes()), "the secret is in the store");
+    assert!(!logs::text().contains(&secret), "the secret is in the log");
+    for (_, summary) in expected {
+        assert!(found(summary.as_bytes()), "{summary}");
+    }
 }

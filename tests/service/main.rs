@@ -39,6 +39,13 @@ macro_rules! over_every_instance {
     };
 }
 
+/// Makes a test of each function over the emulator's own instance: for what does not depend on the instance.
+macro_rules! over_the_emulator {
+    ($($name:ident),+ $(,)?) => {
+        over_every_instance!(@emulated, InProcess: $($name),+);
+    };
+}
+
 /// Makes a test of each function with a store in PostgreSQL. The functions take `&TestApp`.
 macro_rules! over_postgres {
     ($($name:ident),+ $(,)?) => {
@@ -63,9 +70,11 @@ mod audit;
 mod bodies;
 mod cuts;
 mod discovery;
+mod execs;
 mod failed_grants;
 mod grants;
 mod host_keys;
+mod idempotency;
 mod leaving;
 mod ledger;
 mod limits;

@@ -56,6 +56,24 @@ impl Api {
         Answer::read(request).await
     }
 
+    /// Asks for an exec under an Idempotency-Key.
+    pub(crate) async fn exec_under(
+        &self,
+        key: &str,
+        accept: &str,
+        (workspace, token): (Uuid, &str),
+        body: &Value,
+    ) -> Answer {
+        let request = self
+            .client
+            .post(format!("{}/workspaces/{workspace}/exec", self.base))
+            .bearer_auth(token)
+            .header("accept", accept)
+            .header("idempotency-key", key)
+            .json(body);
+        Answer::read(request).await
+    }
+
     /// Waits for the whole exec: the JSON form.
     pub(crate) async fn exec_json(&self, workspace: Uuid, token: &str, body: &Value) -> Answer {
         let body = serde_json::to_vec(body).unwrap();

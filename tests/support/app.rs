@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use adit::application::target_defaults;
+use adit::application::open_store;
 use adit::aws::{AwsConnection, AwsOptions};
 use adit::pem_files::read_certificates;
 use adit::settings::Settings;
@@ -297,6 +297,11 @@ impl TestApp {
 
     /// Ends the service in order and checks that no lease, row, tunnel or process of it is left.
     pub(crate) async fn finish(self) {
+        self.finish_but_for_the_store().await;
+    }
+
+    /// The same, and gives the store as the service leaves it.
+    pub(crate) async fn finish_but_for_the_store(self) -> TestStore {
         wait::until_true("no exec holds a lease or waits for one", async || {
             is_idle(&self.tunnels().await)
         })
@@ -315,6 +320,7 @@ impl TestApp {
             unfinished,
             others,
             sshd,
+            store,
             ..
         } = self;
         let something_ran = rows.iter().any(|row| {
@@ -347,6 +353,7 @@ impl TestApp {
         emulator.stop().await;
         drop(sshd);
         std::mem::forget(unfinished);
+        store
     }
 }
 
@@ -399,9 +406,8 @@ fn emulator_settings(sshd: Option<&Sshd>, fleet: Fleet) -> adit_emulator::Settin
 }
 
 async fn prepare_store(settings: &Settings, os_user: &str, fleet: Fleet) -> Seed {
-    let url = settings.store.url.expose_secret();
-    store::migrate(url).await.unwrap();
-    let store = store::connect(url, target_defaults(settings)).await.unwrap();
+    store::migrate(settings.store.url.expose_secret()).await.unwrap();
+    let store = open_store(settings).await.unwrap();
     let seed = Seed::write(store.as_ref(), os_user, fleet).await;
     store.close().await;
     seed

@@ -17,7 +17,7 @@ pub(crate) enum TestStore {
     /// A file in a directory of its own, with its journal.
     Sqlite(TempDir),
     /// A database on a PostgreSQL server.
-    Postgres(Database),
+    Postgres(Box<Database>),
 }
 
 impl TestStore {
@@ -28,7 +28,7 @@ impl TestStore {
 
     /// An empty one on the PostgreSQL server that all tests share.
     pub(crate) async fn postgres() -> Self {
-        Self::Postgres(Database::create().await)
+        Self::Postgres(Box::new(Database::create().await))
     }
 
     /// What `store.url` says of it.

@@ -1,4 +1,4 @@
-//! The actor shell around [`GroupCommit`], and the handle by which execs reach it.
+//! The actor shell around two [`GroupCommit`]s, one a half, and the handle by which execs reach it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +11,15 @@ use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
-use super::batch::{Effect, GroupCommit, Half, Ticket, Verdict, WriteResult};
-use super::store::{self, AuditRow, AuditStore, AuditStoreError};
+use super::batch::{Effect, GroupCommit, Ticket, Verdict, WriteResult};
+use super::store::{AuditRow, AuditStore, AuditStoreError, Half};
+use super::upkeep::{Upkeep, UpkeepSettings};
 use crate::alarm::Alarm;
 use crate::arbiters::Arbiters;
 use crate::tunnel::chain;
 
-/// A begin that is not committed within this is given up; nothing runs then.
-const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
-/// One transaction; past this it counts as not acknowledged and is tried again, which does no harm: the same rows
-/// written twice are the same rows.
+/// One transaction; past this it is dropped, counts as not acknowledged, and is tried again, which does no harm: the same
+/// rows written twice are the same rows, and a begin knows itself by its nonce.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// Asks come through senders of their own, so this bounds nothing but what one sender can queue.
 const MAILBOX: usize = 64;
@@ -30,17 +29,15 @@ const MAILBOX: usize = 64;
 pub(crate) struct AuditSettings {
     /// Begin rows that wait at most: one for each exec that may be in flight.
     pub(crate) begin_limit: usize,
-    /// Rows still `running` after this are settled by the sweep.
-    pub(crate) settle_after: Duration,
-    /// How often the sweep runs.
-    pub(crate) sweep_interval: Duration,
+    /// What is done to rows beside writing them.
+    pub(crate) upkeep: UpkeepSettings,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Submit {
+    half: Half,
     row: AuditRow,
-    is_begin: bool,
     verdict: oneshot::Sender<Verdict>,
 }
 
@@ -54,24 +51,40 @@ struct Flush(oneshot::Sender<()>);
 
 /// Since when the store has taken no row, for readiness: read by handlers without a message.
 #[derive(Debug, Default)]
-struct Health(Mutex<Option<Instant>>);
+pub(super) struct Health(Mutex<Option<Instant>>);
 
 impl Health {
     fn set(&self, failing_since: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failing_since;
     }
 
-    fn failing_since(&self) -> Option<Instant> {
+    pub(super) fn failing_since(&self) -> Option<Instant> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes all audit rows of the process.
+/// One half's rows and those who wait for them.
+struct Lane {
+    rows: GroupCommit,
+    waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
+}
+
+impl Lane {
+    fn new(half: Half, limit: usize) -> Self {
+        Self {
+            rows: GroupCommit::new(half, limit),
+            waiting: HashMap::new(),
+        }
+    }
+}
+
+/// Writes all audit rows of the process. Each half has a transaction of its own in flight, so that a burst of one does not
+/// hold up the other.
 pub(crate) struct AuditActor {
     store: Arc<dyn AuditStore>,
     settings: AuditSettings,
-    core: GroupCommit,
-    waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
+    begins: Lane,
+    finishes: Lane,
     flushing: Vec<oneshot::Sender<()>>,
     health: Arc<Health>,
     alarm: Alarm,
@@ -79,93 +92,103 @@ pub(crate) struct AuditActor {
 
 impl AuditActor {
     fn new(store: Arc<dyn AuditStore>, settings: AuditSettings, health: Arc<Health>) -> Self {
-        let core = GroupCommit::new(settings.begin_limit);
         Self {
             store,
+            begins: Lane::new(Half::Begin, settings.begin_limit),
+            finishes: Lane::new(Half::Finish, settings.begin_limit),
             settings,
-            core,
-            waiting: HashMap::new(),
             flushing: Vec::new(),
             health,
             alarm: Alarm::default(),
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+    fn lane(&mut self, half: Half) -> &mut Lane {
+        match half {
+            Half::Begin => &mut self.begins,
+            Half::Finish => &mut self.finishes,
+        }
+    }
+
+    fn perform(&mut self, half: Half, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         for effect in effects {
             match effect {
-                Effect::Write(rows) => self.write(rows, ctx),
+                Effect::Write(rows) => self.write(half, rows, ctx),
                 Effect::Acknowledge(ticket, verdict) => {
-                    if let Some(sender) = self.waiting.remove(&ticket) {
+                    if let Some(sender) = self.lane(half).waiting.remove(&ticket) {
                         // An exec that stopped waiting has told its caller `committed: false` already.
                         sender.send(verdict).ok();
                     }
                 }
             }
         }
-        if self.core.is_idle() {
+        self.rest(ctx);
+    }
+
+    /// What is due whenever something has changed.
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        let lanes = [&self.begins.rows, &self.finishes.rows];
+        if lanes.iter().all(|rows| rows.is_idle()) {
             for flushed in self.flushing.drain(..) {
                 // One who stopped waiting for the flush has reported that already.
                 flushed.send(()).ok();
             }
         }
-        self.alarm.set(self.core.next_wake(), ctx, Self::wake);
+        self.health
+            .set(lanes.iter().filter_map(|rows| rows.failing_since()).min());
+        let due = lanes.iter().filter_map(|rows| rows.next_wake()).min();
+        self.alarm.set(due, ctx, Self::wake);
     }
 
-    fn write(&mut self, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
+    fn write(&mut self, half: Half, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
         let count = rows.len();
         // A task of its own: a store that panics must not take the queue down with it.
-        let writing = tokio::spawn(async move {
-            tokio::time::timeout(WRITE_DEADLINE, store.write(store::Half::Finish, &rows)).await
-        });
+        let writing =
+            tokio::spawn(async move { tokio::time::timeout(WRITE_DEADLINE, store.write(half, &rows)).await });
         ctx.spawn(writing.into_actor(self).map(move |written, act, ctx| {
-            let result = judge(written, count);
-            let effects = act.core.written(result, Instant::now());
-            act.health.set(act.core.failing_since());
-            act.perform(effects, ctx);
+            let outage = act.lane(half).rows.failing_since();
+            let result = judge(written).unwrap_or_else(|(cause, result)| {
+                if outage.is_none() || result == WriteResult::Rejected {
+                    tracing::error!(?half, rows = count, cause, "audit rows were not committed");
+                } else {
+                    tracing::debug!(?half, rows = count, cause, "the audit's store is still away");
+                }
+                result
+            });
+            let effects = act.lane(half).rows.written(result, Instant::now());
+            if let Some(since) = outage.filter(|_| act.lane(half).rows.failing_since().is_none()) {
+                tracing::info!(?half, outage = ?since.elapsed(), "the audit's store is back");
+            }
+            act.perform(half, effects, ctx);
         }));
     }
 
     fn wake(&mut self, ctx: &mut Context<Self>) {
         self.alarm.rang();
-        let effects = self.core.wake(Instant::now());
-        self.perform(effects, ctx);
-    }
-
-    fn sweep(&mut self, _: &mut Context<Self>) {
-        let store = Arc::clone(&self.store);
-        let (settle_after, limit) = (self.settings.settle_after, self.settings.sweep_interval);
-        drop(tokio::spawn(async move {
-            match tokio::time::timeout(limit, store.sweep(settle_after)).await {
-                Ok(Ok(settled)) => {
-                    for exec_id in settled {
-                        tracing::warn!(%exec_id, "settled an audit row that a crash had left running");
-                    }
-                }
-                // The next round tries again; readiness watches the writes.
-                Ok(Err(error)) => tracing::error!(cause = chain(&error), "the audit sweep failed"),
-                Err(_) => tracing::error!("the audit sweep did not end before the next one was due"),
-            }
-        }));
+        for half in [Half::Begin, Half::Finish] {
+            let effects = self.lane(half).rows.wake(Instant::now());
+            self.perform(half, effects, ctx);
+        }
     }
 }
 
 type Written = Result<Result<Result<Vec<Uuid>, AuditStoreError>, Elapsed>, JoinError>;
 
-fn judge(written: Written, rows: usize) -> WriteResult {
-    let (cause, result) = match written {
-        Ok(Ok(Ok(_))) => return WriteResult::Committed,
-        Ok(Ok(Err(error @ AuditStoreError::Rejected(_)))) => (chain(&error), WriteResult::Rejected),
-        Ok(Ok(Err(error @ AuditStoreError::Unavailable(_)))) => (chain(&error), WriteResult::Unavailable),
-        Ok(Err(_)) => (
+/// How a write fared; if it was not committed, with the cause.
+fn judge(written: Written) -> Result<WriteResult, (String, WriteResult)> {
+    match written {
+        Ok(Ok(Ok(taken))) => Ok(WriteResult::Committed { taken }),
+        Ok(Ok(Err(error @ AuditStoreError::Rejected(_)))) => Err((chain(&error), WriteResult::Rejected)),
+        Ok(Ok(Err(error @ AuditStoreError::Unavailable(_)))) => {
+            Err((chain(&error), WriteResult::Unavailable))
+        }
+        Ok(Err(_)) => Err((
             format!("the store took longer than {WRITE_DEADLINE:?}"),
             WriteResult::Unavailable,
-        ),
-        Err(error) => (chain(&error), WriteResult::Unavailable),
-    };
-    tracing::error!(rows, cause, "audit rows were not committed");
-    result
+        )),
+        Err(error) => Err((chain(&error), WriteResult::Unavailable)),
+    }
 }
 
 impl Actor for AuditActor {
@@ -173,32 +196,29 @@ impl Actor for AuditActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        self.sweep(ctx);
-        ctx.run_interval(self.settings.sweep_interval, Self::sweep);
+        // They end with this actor's thread.
+        Upkeep::start(
+            Arc::clone(&self.store),
+            &self.settings.upkeep,
+            Arc::clone(&self.health),
+        );
     }
 }
 
 impl Handler<Submit> for AuditActor {
     type Result = ();
 
-    fn handle(&mut self, message: Submit, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        let half = if message.is_begin {
-            Half::Begin {
-                deadline: now + BEGIN_DEADLINE,
-            }
-        } else {
-            Half::Finish
-        };
-        let (ticket, effects) = self.core.submit(message.row, half, now);
+    fn handle(&mut self, Submit { half, row, verdict }: Submit, ctx: &mut Self::Context) {
+        let lane = self.lane(half);
+        let (ticket, effects) = lane.rows.submit(row, Instant::now());
         match ticket {
-            Some(ticket) => drop(self.waiting.insert(ticket, message.verdict)),
+            Some(ticket) => drop(lane.waiting.insert(ticket, verdict)),
             // The exec may have been cancelled meanwhile.
             None => {
-                message.verdict.send(Verdict::NotWritten).ok();
+                verdict.send(Verdict::NotWritten).ok();
             }
         }
-        self.perform(effects, ctx);
+        self.perform(half, effects, ctx);
     }
 }
 
@@ -206,7 +226,7 @@ impl Handler<Unwritten> for AuditActor {
     type Result = Vec<Uuid>;
 
     fn handle(&mut self, _: Unwritten, _: &mut Self::Context) -> Self::Result {
-        self.core.unwritten()
+        self.finishes.rows.unwritten()
     }
 }
 
@@ -215,7 +235,7 @@ impl Handler<Flush> for AuditActor {
 
     fn handle(&mut self, Flush(flushed): Flush, ctx: &mut Self::Context) {
         self.flushing.push(flushed);
-        self.perform(Vec::new(), ctx);
+        self.rest(ctx);
     }
 }
 
@@ -237,26 +257,17 @@ impl Audit {
 
     /// Commits a begin row, within 5 s or not at all.
     pub(crate) async fn begin(&self, row: AuditRow) -> Verdict {
-        self.submit(row, true).await
+        self.submit(Half::Begin, row).await
     }
 
     /// Commits a final row, however long it takes.
     pub(crate) async fn finish(&self, row: AuditRow) -> Verdict {
-        self.submit(row, false).await
+        self.submit(Half::Finish, row).await
     }
 
-    async fn submit(&self, row: AuditRow, is_begin: bool) -> Verdict {
+    async fn submit(&self, half: Half, row: AuditRow) -> Verdict {
         let (verdict, answer) = oneshot::channel();
-        if self
-            .actor
-            .send(Submit {
-                row,
-                is_begin,
-                verdict,
-            })
-            .await
-            .is_err()
-        {
+        if self.actor.send(Submit { half, row, verdict }).await.is_err() {
             return Verdict::NotWritten;
         }
         // The actor goes down with its queue when it fails; what it had handed to the store may be there.

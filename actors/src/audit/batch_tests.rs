@@ -40,82 +40,94 @@ struct Table {
 }
 
 impl Table {
-    fn new() -> Self {
+    fn of(half: Half) -> Self {
         Self {
-            core: GroupCommit::new(4),
+            core: GroupCommit::new(half, 4),
             now: Instant::now(),
         }
     }
 
-    fn begin(&mut self, id: u128) -> Vec<String> {
-        let half = Half::Begin {
-            deadline: self.now + Duration::from_secs(5),
-        };
-        names(self.core.submit(row(id), half, self.now).1)
+    fn begins() -> Self {
+        Self::of(Half::Begin)
     }
 
-    fn finish(&mut self, id: u128) -> Vec<String> {
-        names(self.core.submit(row(id), Half::Finish, self.now).1)
+    fn finishes() -> Self {
+        Self::of(Half::Finish)
+    }
+
+    fn submit(&mut self, id: u128) -> Vec<String> {
+        names(self.core.submit(row(id), self.now).1)
+    }
+
+    fn is_refused(&mut self, id: u128) -> bool {
+        self.core.submit(row(id), self.now) == (None, Vec::new())
     }
 
     fn written(&mut self, result: WriteResult) -> Vec<String> {
         names(self.core.written(result, self.now))
     }
 
+    fn committed(&mut self) -> Vec<String> {
+        self.written(WriteResult::Committed { taken: Vec::new() })
+    }
+
     fn pass(&mut self, time: Duration) -> Vec<String> {
         self.now += time;
         names(self.core.wake(self.now))
     }
+
+    /// Fails whatever is written for this long.
+    fn fail_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.written(WriteResult::Unavailable);
+        while self.now < end {
+            let due = self.core.next_wake().unwrap().min(end);
+            if !self.pass(due - self.now).is_empty() && self.core.writing_since.is_some() {
+                self.written(WriteResult::Unavailable);
+            }
+        }
+    }
 }
+
+const NOTHING: [&str; 0] = [];
 
 #[tokio::test]
 async fn an_idle_writer_commits_at_once_and_gathers_meanwhile() {
-    let mut table = Table::new();
-    assert_eq!(table.begin(1), ["write 1"]);
-    assert_eq!(table.begin(2), [""; 0]);
-    assert_eq!(table.finish(3), [""; 0]);
-    assert_eq!(
-        table.written(WriteResult::Committed),
-        ["ticket 1 Committed", "write 2 3"]
-    );
-    assert_eq!(
-        table.written(WriteResult::Committed),
-        ["ticket 2 Committed", "ticket 3 Committed"]
-    );
+    let mut table = Table::begins();
+    assert_eq!(table.submit(1), ["write 1"]);
+    assert_eq!(table.submit(2), NOTHING);
+    assert_eq!(table.submit(3), NOTHING);
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 2 3"]);
+    assert_eq!(table.committed(), ["ticket 2 Committed", "ticket 3 Committed"]);
     assert!(table.core.is_idle());
 }
 
 #[tokio::test]
-async fn begin_and_finish_of_one_row_never_share_a_statement() {
-    let mut table = Table::new();
-    table.begin(9);
-    table.begin(1);
-    table.finish(1);
-    table.finish(2);
+async fn two_tries_of_one_id_never_share_a_statement() {
+    let mut table = Table::begins();
+    for id in [9, 1, 1, 2] {
+        table.submit(id);
+    }
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 1"]);
+    assert_eq!(table.committed(), ["ticket 2 Committed", "write 1 2"]);
+    let taken = vec![Uuid::from_u128(1)];
     assert_eq!(
-        table.written(WriteResult::Committed),
-        ["ticket 1 Committed", "write 1"]
-    );
-    assert_eq!(
-        table.written(WriteResult::Committed),
-        ["ticket 2 Committed", "write 1 2"]
+        table.written(WriteResult::Committed { taken }),
+        ["ticket 3 Taken", "ticket 4 Committed"],
+        "the store knows whose row it is"
     );
 }
 
 #[tokio::test]
 async fn a_poisoned_batch_is_split_until_the_others_are_in() {
-    let mut table = Table::new();
-    table.begin(9);
-    for id in 1..=4 {
-        table.finish(id);
+    let mut table = Table::finishes();
+    for id in [9, 1, 2, 3, 4] {
+        table.submit(id);
     }
-    assert_eq!(
-        table.written(WriteResult::Committed),
-        ["ticket 1 Committed", "write 1 2 3 4"]
-    );
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 1 2 3 4"]);
     assert_eq!(table.written(WriteResult::Rejected), ["write 1 2"]);
     assert_eq!(
-        table.written(WriteResult::Committed),
+        table.committed(),
         ["ticket 2 Committed", "ticket 3 Committed", "write 3 4"]
     );
     assert_eq!(table.written(WriteResult::Rejected), ["write 3"]);
@@ -123,63 +135,114 @@ async fn a_poisoned_batch_is_split_until_the_others_are_in() {
         table.written(WriteResult::Rejected),
         ["ticket 4 NotWritten", "write 4"]
     );
-    assert_eq!(table.written(WriteResult::Committed), ["ticket 5 Committed"]);
+    assert_eq!(table.committed(), ["ticket 5 Committed"]);
     assert!(table.core.is_idle());
 }
 
 #[tokio::test]
-async fn an_outage_keeps_finishes_and_gives_up_begins_at_their_deadline() {
-    let mut table = Table::new();
-    table.begin(1);
-    table.finish(2);
-    assert_eq!(table.written(WriteResult::Unavailable), [""; 0]);
-    assert_eq!(table.core.failing_since(), Some(table.now));
-    table.begin(3);
-    assert_eq!(table.pass(FIRST_PAUSE), ["write 1"]);
-    table.now += Duration::from_secs(5);
-    assert_eq!(
-        table.written(WriteResult::Unavailable),
-        ["ticket 3 NotWritten", "ticket 1 Uncertain"],
-        "one may have been written, the other was never tried"
-    );
-    assert_eq!(table.core.unwritten(), [Uuid::from_u128(2)]);
-    assert_eq!(table.pass(LONGEST_PAUSE), ["write 2"]);
-    assert_eq!(table.written(WriteResult::Committed), ["ticket 2 Committed"]);
+async fn an_outage_keeps_finishes() {
+    let mut table = Table::finishes();
+    table.submit(1);
+    table.submit(2);
+    table.fail_for(Duration::from_secs(300));
+    assert_eq!(table.core.unwritten(), [1, 2].map(Uuid::from_u128));
+    assert_eq!(table.submit(3), NOTHING);
+    assert_eq!(table.pass(LONGEST_PAUSE), ["write 1"]);
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 2 3"]);
     assert_eq!(table.core.failing_since(), None);
+    table.committed();
     assert!(table.core.unwritten().is_empty());
 }
 
 #[tokio::test]
-async fn begins_are_bounded_and_finishes_are_not() {
-    let mut table = Table::new();
-    for id in 1..=5 {
-        table.begin(id);
+async fn begins_are_given_up_at_their_deadline() {
+    let mut table = Table::begins();
+    table.submit(1);
+    table.submit(2);
+    let handed_over = table.now;
+    table.now += Duration::from_secs(1);
+    assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
+    assert_eq!(
+        table.core.failing_since(),
+        Some(handed_over),
+        "a store that hangs has failed since then"
+    );
+    assert_eq!(
+        table.pass(FIRST_PAUSE),
+        ["write 1"],
+        "what the store never saw is kept from it"
+    );
+    assert_eq!(
+        table.pass(BEGIN_DEADLINE),
+        ["ticket 2 NotWritten", "ticket 1 Uncertain"],
+        "one may have been written, the other was never tried"
+    );
+    assert!(table.core.unwritten().len() == 1, "the write is still in flight");
+    assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
+    assert!(table.core.is_idle());
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_probed_until_it_is_back() {
+    let mut table = Table::begins();
+    table.submit(1);
+    table.fail_for(BEGIN_DEADLINE);
+    assert!(table.core.is_idle(), "the only begin was given up");
+    for _ in 0..100 {
+        assert_eq!(table.pass(LONGEST_PAUSE), ["write "], "an empty batch");
+        assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
     }
-    let half = Half::Begin {
-        deadline: table.now + Duration::from_secs(5),
-    };
-    assert_eq!(table.core.submit(row(6), half, table.now), (None, Vec::new()));
-    assert!(table.core.submit(row(7), Half::Finish, table.now).0.is_some());
+    assert_eq!(table.pass(LONGEST_PAUSE), ["write "]);
+    assert_eq!(table.committed(), NOTHING);
+    assert_eq!((table.core.failing_since(), table.core.next_wake()), (None, None));
+    assert_eq!(table.submit(2), ["write 2"]);
+}
+
+#[tokio::test]
+async fn a_begin_is_refused_at_once_where_waiting_is_vain() {
+    let mut table = Table::begins();
+    table.submit(1);
+    table.fail_for(BEGIN_DEADLINE - FIRST_PAUSE);
+    assert!(!table.is_refused(2), "the store may come back in time");
+    table.fail_for(FIRST_PAUSE);
+    assert!(table.is_refused(3));
+    table.pass(LONGEST_PAUSE);
+    assert_eq!(table.committed(), ["write 2"], "who came before waits on");
+    assert!(!table.is_refused(4));
+}
+
+#[tokio::test]
+async fn begins_are_bounded_and_finishes_are_not() {
+    let mut begins = Table::begins();
+    let mut finishes = Table::finishes();
+    for id in 1..=5 {
+        assert!(!begins.is_refused(id));
+        assert!(!finishes.is_refused(id));
+    }
+    assert!(begins.is_refused(6));
+    assert!(!finishes.is_refused(6));
 }
 
 #[tokio::test]
 async fn wakes_for_deadlines_and_retries() {
-    let mut table = Table::new();
+    let mut table = Table::begins();
     assert_eq!(table.core.next_wake(), None);
-    table.begin(1);
-    table.begin(2);
-    assert_eq!(table.core.next_wake(), Some(table.now + Duration::from_secs(5)));
+    table.submit(1);
+    table.submit(2);
+    assert_eq!(table.core.next_wake(), Some(table.now + BEGIN_DEADLINE));
     table.written(WriteResult::Unavailable);
     assert_eq!(table.core.next_wake(), Some(table.now + FIRST_PAUSE));
+    let mut table = Table::finishes();
+    table.submit(1);
+    assert_eq!(table.core.next_wake(), None);
 }
 
 #[tokio::test]
 async fn a_write_that_hangs_holds_no_begin_past_its_deadline() {
-    let mut table = Table::new();
-    table.begin(1);
-    table.finish(2);
-    assert_eq!(table.core.next_wake(), Some(table.now + Duration::from_secs(5)));
-    assert_eq!(table.pass(Duration::from_secs(5)), ["ticket 1 Uncertain"]);
-    assert_eq!(table.core.next_wake(), None);
-    assert_eq!(table.written(WriteResult::Committed), ["write 2"], "told once");
+    let mut table = Table::begins();
+    table.submit(1);
+    assert_eq!(table.pass(Duration::from_secs(1)), NOTHING);
+    table.submit(2);
+    assert_eq!(table.pass(Duration::from_secs(4)), ["ticket 1 Uncertain"]);
+    assert_eq!(table.committed(), ["write 2"], "told once");
 }

@@ -3,7 +3,9 @@
 mod actor;
 mod batch;
 pub mod store;
+mod upkeep;
 
 pub(crate) use actor::{Audit, AuditSettings};
 pub(crate) use batch::Verdict;
 pub use store::{AuditRow, AuditStore, AuditStoreError, Half, RowStatus};
+pub(crate) use upkeep::UpkeepSettings;

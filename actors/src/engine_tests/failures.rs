@@ -22,7 +22,10 @@ fn nothing_runs_without_a_committed_begin() {
             RowStatus::Error,
             "the uncertain begin was settled"
         );
-        assert_eq!(rig.engine.audit_failing_for(), None);
+        assert!(
+            rig.recovers().await <= Duration::from_secs(1),
+            "with nothing to write"
+        );
     });
 }
 

@@ -1,4 +1,4 @@
-//! The engine's outer world, scripted: AWS with latencies and refusals, a store that can be away.
+//! The engine's outer world, scripted: AWS with latencies and refusals.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,10 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::time::Sleep;
-use uuid::Uuid;
 
 use super::instance::Instance;
-use crate::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use super::store::Store;
 use crate::instance::{EndpointHint, InstanceKey, InstanceTarget};
 use crate::tunnel::{
     DialError, Dialed, Dialer, GrantError, HostKey, HostKeyError, HostKeys, KeyGrantReceipt, KeyGrants,
@@ -147,51 +146,6 @@ impl HostKeys for World {
             .entry(instance.clone())
             .or_insert_with(|| key.clone())
             .clone())
-    }
-}
-
-/// A store in memory. While it is away it answers after a while that it can't be reached.
-#[derive(Default)]
-pub(super) struct Store {
-    pub(super) rows: Mutex<HashMap<Uuid, AuditRow>>,
-    pub(super) writes: AtomicUsize,
-    pub(super) is_away: AtomicBool,
-    pub(super) hangs: AtomicBool,
-    pub(super) panics: AtomicBool,
-}
-
-#[async_trait]
-impl AuditStore for Store {
-    async fn write(&self, _: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(
-            !self.panics.swap(false, Ordering::Relaxed),
-            "a store that panics, as it should"
-        );
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        if self.is_away.load(Ordering::Relaxed) {
-            return Err(AuditStoreError::Unavailable("away".into()));
-        }
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        let mut kept = self.rows.lock().unwrap();
-        for row in rows {
-            if row.response_body.is_some() {
-                kept.insert(row.id, row.clone());
-            } else {
-                kept.entry(row.id).or_insert_with(|| row.clone());
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
-        Ok(0)
     }
 }
 

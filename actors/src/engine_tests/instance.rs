@@ -90,7 +90,10 @@ impl Connection {
             "hang" => drop(self.programs.insert(channel, Heeds::Term)),
             "stubborn" => drop(self.programs.insert(channel, Heeds::Kill)),
             "immortal" => drop(self.programs.insert(channel, Heeds::Nothing)),
-            "hold" => session.exit_status_request(channel, 3)?,
+            "hold" => {
+                session.data(channel, "held\n")?;
+                session.exit_status_request(channel, 3)?;
+            }
             "vanish" => return Err(russh::Error::Disconnect),
             "five_seconds" => {
                 let (handle, open) = (session.handle(), Arc::clone(&self.open));

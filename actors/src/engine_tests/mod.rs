@@ -1,11 +1,14 @@
 //! The engine whole, on the current thread and under paused time: real actors and real SSH over an in-memory pipe,
 //! with a scripted instance, AWS and store around them.
 
+mod audit;
 mod execs;
 mod failures;
 mod fakes;
 mod instance;
+mod look;
 mod pool;
+mod store;
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,10 +17,11 @@ use time::OffsetDateTime;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use self::fakes::{Store, World, boundaries, target};
+use self::fakes::{World, boundaries, target};
 use self::instance::Instance;
+use self::store::Store;
 use super::*;
-use crate::audit::RowStatus;
+use crate::audit::{AuditRow, RowStatus};
 use crate::exec::{
     Caller, CallerKind, ErrorCode, Exec, ExecRequest, ExecRequestParts, Outcome, OutputStream, Ran,
     TunnelTemperature,
@@ -35,7 +39,12 @@ impl Rig {
     }
 
     fn with(world: World, settings: EngineSettings) -> Self {
-        let (world, store) = (Arc::new(world), Arc::new(Store::default()));
+        Self::on(world, Arc::default(), settings)
+    }
+
+    /// One more process on the same store.
+    fn on(world: World, store: Arc<Store>, settings: EngineSettings) -> Self {
+        let world = Arc::new(world);
         let settings = EngineSettings {
             execs_per_token: 10_000,
             ..settings
@@ -50,28 +59,35 @@ impl Rig {
     }
 
     fn start_on(&self, instance: usize, program: &str, timeout_s: u64) -> RunningExec {
-        let parts = ExecRequestParts {
-            cmd: vec![program.to_owned()],
-            timeout_s,
-            ..ExecRequestParts::default()
-        };
-        let spec = ExecSpec {
-            exec_id: Uuid::new_v4(),
-            workspace_id: Uuid::from_u128(1),
-            target: target(instance),
-            request: ExecRequest::validate(parts).unwrap(),
-            caller: Caller {
-                kind: CallerKind::Workspace,
-                id: Uuid::nil(),
-                prefix: "12345678".to_owned(),
-                name: None,
-            },
-            remote_addr: None,
-            request_id: None,
-            body_hmac: None,
-        };
+        self.start_spec(spec(instance, program, timeout_s))
+    }
+
+    /// An exec whose id an Idempotency-Key has made.
+    fn start_idempotent(&self, exec_id: Uuid, program: &str) -> RunningExec {
+        self.start_spec(ExecSpec {
+            exec_id,
+            body_hmac: Some([7; 32]),
+            ..spec(0, program, 0)
+        })
+    }
+
+    fn start_spec(&self, spec: ExecSpec) -> RunningExec {
         let permit = self.engine.admit(Uuid::nil(), None).unwrap();
         self.engine.run(spec, permit)
+    }
+
+    /// Execs that hold a place in flight.
+    fn in_flight(&self) -> usize {
+        self.engine.live.ids().len()
+    }
+
+    /// Waits until the audit commits again, and says for how long.
+    async fn recovers(&self) -> Duration {
+        let asked = Instant::now();
+        while self.engine.audit_failing_for().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        asked.elapsed()
     }
 
     async fn run(&self, program: &str) -> Exec {
@@ -91,7 +107,28 @@ impl Rig {
     }
 }
 
-use crate::audit::AuditRow;
+fn spec(instance: usize, program: &str, timeout_s: u64) -> ExecSpec {
+    let parts = ExecRequestParts {
+        cmd: vec![program.to_owned()],
+        timeout_s,
+        ..ExecRequestParts::default()
+    };
+    ExecSpec {
+        exec_id: Uuid::new_v4(),
+        workspace_id: Uuid::from_u128(1),
+        target: target(instance),
+        request: ExecRequest::validate(parts).unwrap(),
+        caller: Caller {
+            kind: CallerKind::Workspace,
+            id: Uuid::nil(),
+            prefix: "12345678".to_owned(),
+            name: None,
+        },
+        remote_addr: None,
+        request_id: None,
+        body_hmac: None,
+    }
+}
 
 async fn finish(running: RunningExec) -> Exec {
     gather(running).await.0

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle,
+    WrapFuture,
 };
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::admission::{LiveExec, Permit};
+use super::admission::Permit;
+use super::admitting::AdmissionOrder;
 use super::audit_row::{self, Confidential};
 use super::command;
 use super::drive::{Drive, Happened, SIGNALS};
 use super::event::{BeginResult, Effect, Event, Phase, Timer};
-use super::output::{Sealed, SharedOutput};
+use super::live::LiveExec;
+use super::output::{Printed, SharedOutput};
 use super::phase::ExecCore;
 use super::record::{AuditReceipt, EndedBy, Exec, ExecError, ExecState, Outcome};
 use super::request::ExecSpec;
@@ -28,6 +32,20 @@ use crate::tunnel::{LeasedChannel, TunnelError, TunnelPool, chain};
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Cancel(pub(crate) EndedBy);
+
+/// Asks how an exec stands.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "LiveLook")]
+pub(crate) struct Look;
+
+/// An exec as its actor knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveLook {
+    /// Whose it is.
+    pub workspace_id: Uuid,
+    /// How it stands. While it runs `audit.committed` is false and digests are null.
+    pub exec: Exec,
+}
 
 /// What every exec shares.
 #[derive(Clone)]
@@ -52,7 +70,7 @@ pub(crate) struct ExecActor {
     signals: Option<mpsc::Sender<&'static str>>,
     poison: Option<oneshot::Sender<()>>,
     timers: HashMap<Timer, SpawnHandle>,
-    sealed: Option<Sealed>,
+    sealed: Option<Printed>,
     failure: Option<String>,
     row_is_final: bool,
     _permit: Permit,
@@ -68,7 +86,12 @@ impl ExecActor {
         live: LiveExec,
     ) -> Self {
         let timeout = spec.request.timeout();
-        let (core, first_effects) = ExecCore::new(timeout, around.start_timeout, Instant::now());
+        let order = if spec.body_hmac.is_some() {
+            AdmissionOrder::RowFirst
+        } else {
+            AdmissionOrder::Together
+        };
+        let (core, first_effects) = ExecCore::new(timeout, around.start_timeout, order, Instant::now());
         let begun = audit_row::begin(&spec, around.clock.now());
         Self {
             core,
@@ -113,7 +136,9 @@ impl ExecActor {
                 Effect::Signal(name) => self.signal(name),
                 Effect::SetTimer(timer, after) => self.set_timer(timer, after, ctx),
                 Effect::AbandonChannel { poison } => self.abandon_channel(poison),
-                Effect::Record => self.record(ctx),
+                Effect::Record => self.record(true, ctx),
+                Effect::Settle => self.record(false, ctx),
+                Effect::Disown => self.disown(),
                 Effect::Publish { committed } => self.publish(committed),
             }
         }
@@ -129,10 +154,16 @@ impl ExecActor {
         ctx.spawn(begin.into_actor(self).map(|verdict, act, ctx| {
             let result = match verdict {
                 Verdict::Committed => BeginResult::Committed,
+                Verdict::Taken => BeginResult::Taken,
                 Verdict::NotWritten => BeginResult::NotWritten,
                 Verdict::Uncertain => BeginResult::Uncertain,
             };
+            if matches!(result, BeginResult::Committed | BeginResult::Uncertain) {
+                act.live.claim_id();
+            }
             act.feed(Event::Begun(result), ctx);
+            // Unless it has been disowned just now.
+            act.output.decide(true);
         }));
     }
 
@@ -219,9 +250,12 @@ impl ExecActor {
                 Timer::Silence => Event::Silence {
                     last_output: act.output.last_output(),
                 },
-                Timer::Request | Timer::Timeout | Timer::TermGrace | Timer::KillBudget | Timer::Finish => {
-                    Event::Timer(timer)
-                }
+                Timer::Start
+                | Timer::Request
+                | Timer::Timeout
+                | Timer::TermGrace
+                | Timer::KillBudget
+                | Timer::Finish => Event::Timer(timer),
             };
             act.feed(event, ctx);
         });
@@ -230,13 +264,13 @@ impl ExecActor {
         }
     }
 
-    fn record(&mut self, ctx: &mut Context<Self>) {
+    /// Writes the final row; `is_begun` when its begin is known to be committed.
+    fn record(&mut self, is_begun: bool, ctx: &mut Context<Self>) {
         self.row_is_final = false;
         let audit = self.around.audit.clone();
         let exec = self.exec(true);
         let row = audit_row::finish(
             &self.begun,
-            &self.spec,
             &exec,
             Confidential {
                 failure: self.failure.as_deref(),
@@ -244,12 +278,15 @@ impl ExecActor {
             },
         );
         let finish = async move { audit.finish(row).await };
-        ctx.spawn(finish.into_actor(self).map(|verdict, act, ctx| {
+        ctx.spawn(finish.into_actor(self).map(move |verdict, act, ctx| {
             act.row_is_final = true;
+            if verdict == Verdict::Taken && is_begun {
+                tracing::error!(exec_id = %act.spec.exec_id, "an exec's audit row has become another's; its end is not recorded");
+            }
             match verdict {
                 Verdict::Committed => act.feed(Event::Recorded, ctx),
-                // Said once by the audit; the caller learns `committed: false` from the finish deadline.
-                Verdict::NotWritten | Verdict::Uncertain => act.feed(Event::Timer(Timer::Finish), ctx),
+                // The caller learns `committed: false` as from the finish deadline.
+                Verdict::Taken | Verdict::NotWritten | Verdict::Uncertain => act.feed(Event::Timer(Timer::Finish), ctx),
             }
         }));
     }
@@ -272,12 +309,29 @@ impl ExecActor {
         self.output.end(Box::new(exec), self.core.retry_after());
     }
 
+    fn disown(&self) {
+        tracing::info!(
+            exec_id = %self.spec.exec_id,
+            workspace_id = %self.spec.workspace_id,
+            "another try owns the exec's id; nothing ran"
+        );
+        self.output.decide(false);
+    }
+
+    /// The `Exec` at its end; output that comes later does not count.
     fn exec(&mut self, committed: bool) -> Exec {
         let sealed = self.sealed.get_or_insert_with(|| self.output.seal()).clone();
+        self.describe(sealed, committed)
+    }
+
+    fn describe(&self, printed: Printed, committed: bool) -> Exec {
         let ending = self.core.ending().cloned();
         Exec {
             exec_id: self.spec.exec_id,
-            state: ExecState::Ended,
+            state: match ending {
+                Some(_) => ExecState::Ended,
+                None => ExecState::Running,
+            },
             ran: self.core.ran(),
             outcome: ending.as_ref().map(|ending| ending.outcome),
             ended_by: ending.as_ref().map(|ending| ending.ended_by),
@@ -285,12 +339,12 @@ impl ExecActor {
             signal: self.core.signal(),
             error: ending.and_then(|ending| ending.error).map(ExecError::from),
             started_at: self.started_at.unwrap_or(self.begun.created_at),
-            duration_ms: u64::try_from(self.core.duration().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: u64::try_from(self.core.duration(Instant::now()).as_millis()).unwrap_or(u64::MAX),
             timeout_s: self.spec.request.timeout_s,
-            streams: sealed.streams,
+            streams: printed.streams,
             kill: self.core.kill(),
             tunnel: self.core.temperature(),
-            timing_ms: self.core.timing(sealed.first_output),
+            timing_ms: self.core.timing(printed.first_output),
             audit: AuditReceipt {
                 id: self.spec.exec_id,
                 committed,
@@ -303,7 +357,7 @@ impl Actor for ExecActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.live.register(ctx.address().recipient());
+        self.live.register(ctx.address());
         let effects = std::mem::take(&mut self.first_effects);
         self.perform(effects, ctx);
     }
@@ -318,11 +372,12 @@ impl Drop for ExecActor {
                 self.signal("KILL");
                 self.abandon_channel(true);
             }
-            Phase::Admitting { .. } | Phase::Draining | Phase::Recording => {}
+            Phase::Admitting { .. } | Phase::Undecided | Phase::Draining | Phase::Recording => {}
         }
         tracing::error!(exec_id = %self.spec.exec_id, "an exec's actor went down before its end");
         let mut exec = self.exec(false);
         if exec.outcome.is_none() {
+            exec.state = ExecState::Ended;
             exec.outcome = Some(Outcome::Unknown);
             exec.ended_by = Some(EndedBy::Crash);
         }
@@ -343,5 +398,17 @@ impl Handler<Cancel> for ExecActor {
 
     fn handle(&mut self, Cancel(by): Cancel, ctx: &mut Self::Context) {
         self.feed(Event::Cancel(by), ctx);
+    }
+}
+
+impl Handler<Look> for ExecActor {
+    type Result = MessageResult<Look>;
+
+    fn handle(&mut self, _: Look, _: &mut Self::Context) -> Self::Result {
+        let printed = self.sealed.clone().unwrap_or_else(|| self.output.so_far());
+        MessageResult(LiveLook {
+            workspace_id: self.spec.workspace_id,
+            exec: self.describe(printed, false),
+        })
     }
 }

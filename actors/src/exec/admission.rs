@@ -1,18 +1,11 @@
-//! How many execs may be in flight, and which are.
+//! How many execs may be in flight.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::Recipient;
-use dashmap::DashMap;
 use thiserror::Error;
-use tokio::sync::Notify;
 use uuid::Uuid;
-
-use super::actor::Cancel;
-use super::record::EndedBy;
-use crate::instance::InstanceKey;
 
 /// No place left for another exec.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -138,93 +131,6 @@ fn release(counts: &mut HashMap<Uuid, usize>, id: Uuid) {
         if *count == 0 {
             counts.remove(&id);
         }
-    }
-}
-
-/// The execs whose actors live, so that a shutdown can end them. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LiveExecs {
-    execs: Arc<DashMap<Uuid, Entry>>,
-    one_ended: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    instance: InstanceKey,
-    /// None until the actor has started.
-    actor: Option<Recipient<Cancel>>,
-}
-
-impl LiveExecs {
-    pub(crate) fn add(&self, exec_id: Uuid, instance: InstanceKey) -> LiveExec {
-        self.execs.insert(
-            exec_id,
-            Entry {
-                instance,
-                actor: None,
-            },
-        );
-        LiveExec {
-            exec_id,
-            all: self.clone(),
-        }
-    }
-
-    /// Ends them all.
-    pub(crate) fn cancel_all(&self, by: EndedBy) {
-        self.cancel_where(by, |_| true);
-    }
-
-    /// Ends those on the instances that `is_meant` names, and says how many.
-    pub(crate) fn cancel_where(&self, by: EndedBy, is_meant: impl Fn(&InstanceKey) -> bool) -> usize {
-        let execs: Vec<Recipient<Cancel>> = self
-            .execs
-            .iter()
-            .filter(|entry| is_meant(&entry.instance))
-            .filter_map(|entry| entry.actor.clone())
-            .collect();
-        for exec in &execs {
-            // One that is gone has ended.
-            drop(exec.try_send(Cancel(by)));
-        }
-        execs.len()
-    }
-
-    /// Waits until there is none.
-    pub(crate) async fn none_left(&self) {
-        loop {
-            let one_ended = self.one_ended.notified();
-            if self.execs.is_empty() {
-                return;
-            }
-            one_ended.await;
-        }
-    }
-
-    pub(crate) fn ids(&self) -> Vec<Uuid> {
-        self.execs.iter().map(|entry| *entry.key()).collect()
-    }
-}
-
-/// An exec's entry among the living; its drop removes it.
-#[derive(Debug)]
-pub(crate) struct LiveExec {
-    exec_id: Uuid,
-    all: LiveExecs,
-}
-
-impl LiveExec {
-    pub(crate) fn register(&self, actor: Recipient<Cancel>) {
-        if let Some(mut entry) = self.all.execs.get_mut(&self.exec_id) {
-            entry.actor = Some(actor);
-        }
-    }
-}
-
-impl Drop for LiveExec {
-    fn drop(&mut self) {
-        self.all.execs.remove(&self.exec_id);
-        self.all.one_ended.notify_waiters();
     }
 }
 

@@ -1,12 +1,14 @@
-//! An exec as a row of `activity_logs`: never output, stdin, the values of variables, or a token.
+//! An exec as a row of `activity_logs`: never output, stdin, the values of variables, a token, or a secret that the
+//! command names.
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::event::AwsRequestIds;
 use super::record::{Exec, Outcome};
+use super::redact::redact;
 use super::request::ExecSpec;
 use crate::audit::{AuditRow, RowStatus};
 
@@ -16,16 +18,17 @@ const SUMMARY_LENGTH: usize = 120;
 /// The row before the command runs.
 pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
     let request = &spec.request;
+    let cmd = redact(&request.cmd);
     AuditRow {
         id: spec.exec_id,
         attempt_nonce: Uuid::new_v4(),
         body_hmac: spec.body_hmac,
         workspace_id: spec.workspace_id,
         status: RowStatus::Running,
-        summary: summary(spec, "running"),
+        summary: summary(cmd.first().map(String::as_str), "running"),
         request_body: json!({
             "actor": spec.caller,
-            "cmd": request.cmd,
+            "cmd": cmd,
             "cwd": request.cwd,
             "env_names": request.env.keys().collect::<Vec<_>>(),
             "stdin_bytes": request.stdin.len(),
@@ -58,12 +61,7 @@ struct ResponseBody<'a> {
 }
 
 /// The whole row after it ended, from the row that was begun.
-pub(crate) fn finish(
-    begun: &AuditRow,
-    spec: &ExecSpec,
-    exec: &Exec,
-    confidential: Confidential<'_>,
-) -> AuditRow {
+pub(crate) fn finish(begun: &AuditRow, exec: &Exec, confidential: Confidential<'_>) -> AuditRow {
     let mut recorded = exec.clone();
     // Short output could be guessed from its digest.
     recorded.streams.stdout.sha256 = None;
@@ -76,9 +74,11 @@ pub(crate) fn finish(
         Some(failure) => format!("{}: {failure}", error.code.as_str()),
         None => error.code.as_str().to_owned(),
     });
+    // As it was redacted, not as it was run.
+    let program = begun.request_body.pointer("/cmd/0").and_then(Value::as_str);
     AuditRow {
         status: status(exec.outcome),
-        summary: summary(spec, &ending(exec)),
+        summary: summary(program, &ending(exec)),
         // Serialising plain data with string keys has no way to fail; a null would show that it did.
         response_body: Some(serde_json::to_value(&body).unwrap_or_default()),
         duration_ms: Some(i32::try_from(exec.duration_ms).unwrap_or(i32::MAX)),
@@ -107,8 +107,7 @@ fn ending(exec: &Exec) -> String {
     }
 }
 
-fn summary(spec: &ExecSpec, ending: &str) -> String {
-    let program = spec.request.cmd.first().map_or("", String::as_str);
-    let shown: String = program.chars().take(SUMMARY_LENGTH).collect();
+fn summary(program: Option<&str>, ending: &str) -> String {
+    let shown: String = program.unwrap_or_default().chars().take(SUMMARY_LENGTH).collect();
     format!("exec {shown}: {ending}")
 }

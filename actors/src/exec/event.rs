@@ -26,11 +26,15 @@ use super::record::{EndedBy, TunnelTemperature};
 ///   Ended
 /// ```
 ///
-/// Losing the tunnel leads from every phase between Requested and Draining to Recording.
+/// Losing the tunnel leads from every phase between Requested and Draining to Recording. An exec that ends before its begin
+/// is decided waits for that in Undecided, and goes on to Recording, or to Ended where there is no row of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The audit row is being begun and a channel being waited for, both at once.
+    /// The audit row is being begun and a channel being waited for, both at once; one after the other where another try
+    /// may own the exec's id.
     Admitting { begun: bool, leased: bool },
+    /// It is over before it ran, and its row may yet be begun, or be another try's.
+    Undecided,
     /// The exec request has left: the point of no return.
     Requested,
     /// sshd runs the command line.
@@ -78,6 +82,8 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BeginResult {
     Committed,
+    /// Another try owns the exec's id.
+    Taken,
     /// Certainly not written: there is nothing to settle.
     NotWritten,
     /// It may yet appear: a final row must settle it.
@@ -109,6 +115,7 @@ pub(crate) struct AwsRequestIds {
 /// Timers an exec sets. Each is set at most once at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Timer {
+    Start,
     Request,
     Timeout,
     TermGrace,
@@ -136,6 +143,10 @@ pub(crate) enum Effect {
     },
     /// Seal the output and write the final row.
     Record,
+    /// The same for a row that may have been begun or not; nobody waits for it.
+    Settle,
+    /// There is nothing to tell: another try owns the id.
+    Disown,
     /// Tell the caller.
     Publish {
         committed: bool,

@@ -33,9 +33,9 @@ impl ExecCore {
     }
 
     pub(crate) fn signal(&self) -> Option<String> {
-        match &self.exit {
-            Some(Exit::Signal(signal)) => Some(signal.clone()),
-            Some(Exit::Code(_)) | None => None,
+        match (&self.exit, &self.ending) {
+            (Some(Exit::Signal(signal)), Some(_)) => Some(signal.clone()),
+            _ => None,
         }
     }
 
@@ -57,11 +57,10 @@ impl ExecCore {
         self.lease.as_ref().map(|lease| &lease.aws_request_ids)
     }
 
-    /// From the start of the program, or from admission when it never started, to the end.
-    pub(crate) fn duration(&self) -> Duration {
+    /// From the start of the program, or from admission while or because it has not started, to the end, or so far.
+    pub(crate) fn duration(&self, now: Instant) -> Duration {
         let from = self.started.unwrap_or(self.admitted);
-        self.ended
-            .map_or(Duration::ZERO, |ended| ended.saturating_duration_since(from))
+        self.ended.unwrap_or(now).saturating_duration_since(from)
     }
 
     pub(crate) fn timing(&self, first_output: Option<Instant>) -> Timing {

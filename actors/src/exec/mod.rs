@@ -2,19 +2,23 @@
 
 mod actor;
 pub mod admission;
+mod admitting;
 mod audit_row;
 pub mod command;
 mod drive;
 pub mod error_code;
 mod event;
 mod learned;
+pub(crate) mod live;
 mod mark;
 mod output;
 mod phase;
 pub mod record;
+mod redact;
 pub mod request;
 
-pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings};
+pub use actor::LiveLook;
+pub(crate) use actor::{Cancel, ExecActor, ExecSurroundings, Look};
 pub use error_code::ErrorCode;
 pub(crate) use event::{AwsRequestIds, LeaseFacts};
 pub(crate) use learned::milliseconds;

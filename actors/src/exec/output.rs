@@ -57,6 +57,8 @@ pub(crate) struct OutputQueue {
     stderr: StreamBuffer,
     order: VecDeque<Entry>,
     end: Option<ExecEvent>,
+    /// Whether the exec's id is its own, once that is decided.
+    owns_id: Option<bool>,
     first_output: Option<Instant>,
     last_output: Option<Instant>,
     started: bool,
@@ -86,6 +88,7 @@ impl OutputQueue {
             stderr: StreamBuffer::default(),
             order: VecDeque::new(),
             end: None,
+            owns_id: None,
             first_output: None,
             last_output: None,
             started: false,
@@ -163,17 +166,28 @@ impl OutputQueue {
         self.sealed = true;
     }
 
-    /// What was printed on `stream`.
-    pub(crate) fn summary(&self, stream: OutputStream) -> StreamSummary {
+    /// What was printed on both streams so far; with their digests once they are sealed.
+    pub(crate) fn printed(&self) -> Printed {
+        Printed {
+            streams: Streams {
+                stdout: self.summary(OutputStream::Stdout),
+                stderr: self.summary(OutputStream::Stderr),
+            },
+            first_output: self.first_output,
+        }
+    }
+
+    fn summary(&self, stream: OutputStream) -> StreamSummary {
         let buffer = match stream {
             OutputStream::Stdout => &self.stdout,
             OutputStream::Stderr => &self.stderr,
         };
+        let digest = || hex(&buffer.digest.clone().finalize());
         StreamSummary {
             bytes: buffer.total,
             sent: buffer.kept as u64,
             truncated: buffer.total > buffer.kept as u64,
-            sha256: Some(hex(&buffer.digest.clone().finalize())),
+            sha256: self.sealed.then(digest),
         }
     }
 
@@ -209,9 +223,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// All that was printed, summed up.
+/// What was printed, summed up.
 #[derive(Clone, Debug)]
-pub(crate) struct Sealed {
+pub(crate) struct Printed {
     pub(crate) streams: Streams,
     pub(crate) first_output: Option<Instant>,
 }
@@ -251,16 +265,15 @@ impl SharedOutput {
     }
 
     /// Seals the record and sums it up.
-    pub(crate) fn seal(&self) -> Sealed {
+    pub(crate) fn seal(&self) -> Printed {
         let mut queue = self.lock();
         queue.seal();
-        Sealed {
-            streams: Streams {
-                stdout: queue.summary(OutputStream::Stdout),
-                stderr: queue.summary(OutputStream::Stderr),
-            },
-            first_output: queue.first_output,
-        }
+        queue.printed()
+    }
+
+    /// What was printed so far.
+    pub(crate) fn so_far(&self) -> Printed {
+        self.lock().printed()
     }
 
     /// When the program printed something last.
@@ -270,14 +283,34 @@ impl SharedOutput {
 
     pub(crate) fn end(&self, exec: Box<Exec>, retry_after: Option<Duration>) {
         self.lock().end = Some(ExecEvent::Ended { exec, retry_after });
+        self.decide(true);
+    }
+
+    /// Whether the exec's id is its own. The first decision stands; where it is another's, no event ever comes.
+    pub(crate) fn decide(&self, owns_id: bool) {
+        self.lock().owns_id.get_or_insert(owns_id);
         self.readable.notify_one();
     }
 
-    pub(crate) async fn next(&self) -> ExecEvent {
+    /// Waits for that decision.
+    pub(crate) async fn owns_id(&self) -> bool {
+        self.read(|queue| queue.owns_id).await
+    }
+
+    /// The next event; `None` where the exec's id is another's.
+    pub(crate) async fn next(&self) -> Option<ExecEvent> {
+        let next = |queue: &mut OutputQueue| match queue.owns_id {
+            Some(false) => Some(None),
+            Some(true) | None => queue.pop().map(Some),
+        };
+        self.read(next).await
+    }
+
+    async fn read<T>(&self, mut take: impl FnMut(&mut OutputQueue) -> Option<T>) -> T {
         loop {
             let readable = self.readable.notified();
-            if let Some(event) = self.lock().pop() {
-                return event;
+            if let Some(taken) = take(&mut self.lock()) {
+                return taken;
             }
             readable.await;
         }
@@ -341,6 +374,8 @@ mod tests {
             output(Stderr, "x"),
         ];
         assert_eq!(drain(&mut queue), expected);
+        assert_eq!(queue.summary(Stdout).sha256, None, "not before its end");
+        queue.seal();
         let summary = queue.summary(Stdout);
         assert_eq!((summary.bytes, summary.sent, summary.truncated), (7, 4, true));
         assert_eq!(

@@ -1,14 +1,15 @@
 //! The life of one exec as a plain struct: events in, effects out. Knows no actor, no SSH, no store and no clock.
 //!
-//! [`super::event`] has the words it understands and the diagram of its phases; [`super::learned`] what its record is made of.
+//! [`super::event`] has the words it understands and the diagram of its phases; [`super::admitting`] what comes before the
+//! point of no return; [`super::learned`] what its record is made of.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::ErrorCode;
-use super::event::{BeginResult, Effect, Event, LeaseFacts, Phase, Timer};
+use super::admitting::AdmissionOrder;
+use super::event::{Effect, Event, LeaseFacts, Phase, Timer};
 use super::record::{EndedBy, Outcome, Ran};
 
 /// TERM first; KILL when the program is still there after this.
@@ -18,9 +19,6 @@ const KILL_BUDGET: Duration = Duration::from_secs(5);
 /// After the program's end, output is read until the channel closes or nothing comes for this long: a background child
 /// may hold the pipes open.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
-/// How long sshd may take to answer the exec request: what is left of the start timeout, within these two. It forks before
-/// it answers, so a loaded instance is slow here; but the caller's bound on the whole answer counts from admission.
-const REQUEST_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(15);
 /// The caller is told `committed: false` when the final row is not committed after this; the audit goes on trying.
 const FINISH_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -38,6 +36,7 @@ pub(crate) struct ExecCore {
     pub(super) phase: Phase,
     pub(super) timeout: Duration,
     pub(super) start_timeout: Duration,
+    pub(super) order: AdmissionOrder,
     pub(super) admitted: Instant,
     pub(super) requested: Option<Instant>,
     pub(super) started: Option<Instant>,
@@ -65,7 +64,12 @@ pub(super) enum Exit {
 
 impl ExecCore {
     /// A new exec and its first effects.
-    pub(crate) fn new(timeout: Duration, start_timeout: Duration, now: Instant) -> (Self, Vec<Effect>) {
+    pub(crate) fn new(
+        timeout: Duration,
+        start_timeout: Duration,
+        order: AdmissionOrder,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
         let core = Self {
             phase: Phase::Admitting {
                 begun: false,
@@ -73,6 +77,7 @@ impl ExecCore {
             },
             timeout,
             start_timeout,
+            order,
             admitted: now,
             requested: None,
             started: None,
@@ -90,7 +95,11 @@ impl ExecCore {
             retry_after: None,
             ending: None,
         };
-        (core, vec![Effect::BeginAudit, Effect::AskChannel])
+        let effects = match order {
+            AdmissionOrder::Together => vec![Effect::BeginAudit, Effect::AskChannel],
+            AdmissionOrder::RowFirst => vec![Effect::BeginAudit],
+        };
+        (core, effects)
     }
 
     /// Takes one event. An event that has no meaning in the present phase (a late timer, an answer to something given
@@ -122,73 +131,6 @@ impl ExecCore {
         }
     }
 
-    fn on_begun(&mut self, result: BeginResult, now: Instant) -> Vec<Effect> {
-        let Phase::Admitting { leased, .. } = self.phase else {
-            return Vec::new();
-        };
-        match result {
-            BeginResult::Committed => {
-                self.phase = Phase::Admitting { begun: true, leased };
-                self.send_when_ready(now)
-            }
-            BeginResult::NotWritten => self.refuse_unrecorded(now, vec![Effect::ReleaseChannel]),
-            BeginResult::Uncertain => {
-                self.refuse_unrecorded(now, vec![Effect::ReleaseChannel, Effect::Record])
-            }
-        }
-    }
-
-    /// Nobody waits for a row that says that nothing ran: the store is in trouble as it is.
-    fn refuse_unrecorded(&mut self, now: Instant, mut effects: Vec<Effect>) -> Vec<Effect> {
-        self.end(
-            Outcome::Failed,
-            EndedBy::Exit,
-            Some(ErrorCode::AuditUnavailable),
-            now,
-        );
-        effects.extend(self.publish(false));
-        effects
-    }
-
-    fn on_leased(&mut self, facts: LeaseFacts, now: Instant) -> Vec<Effect> {
-        let Phase::Admitting { begun, .. } = self.phase else {
-            return vec![Effect::ReleaseChannel];
-        };
-        self.lease = Some(facts);
-        self.leased_at = Some(now);
-        self.phase = Phase::Admitting { begun, leased: true };
-        self.send_when_ready(now)
-    }
-
-    fn on_no_lease(&mut self, code: ErrorCode, retry_after: Option<Duration>, now: Instant) -> Vec<Effect> {
-        if !matches!(self.phase, Phase::Admitting { .. }) {
-            return Vec::new();
-        }
-        self.retry_after = retry_after;
-        self.end(Outcome::Failed, EndedBy::Exit, Some(code), now);
-        self.release_and_record()
-    }
-
-    fn send_when_ready(&mut self, now: Instant) -> Vec<Effect> {
-        if self.phase
-            != (Phase::Admitting {
-                begun: true,
-                leased: true,
-            })
-        {
-            return Vec::new();
-        }
-        self.phase = Phase::Requested;
-        self.requested = Some(now);
-        self.ran = Ran::Unknown;
-        let left = (self.admitted + self.start_timeout).saturating_duration_since(now);
-        let answer_within = left.clamp(*REQUEST_DEADLINE.start(), *REQUEST_DEADLINE.end());
-        vec![
-            Effect::SendRequest,
-            Effect::SetTimer(Timer::Request, answer_within),
-        ]
-    }
-
     fn on_accepted(&mut self, now: Instant) -> Vec<Effect> {
         match self.phase {
             Phase::Requested => {
@@ -200,9 +142,12 @@ impl ExecCore {
                 self.started = Some(now);
                 vec![Effect::NoteStart]
             }
-            Phase::Admitting { .. } | Phase::Running | Phase::Draining | Phase::Recording | Phase::Ended => {
-                Vec::new()
-            }
+            Phase::Admitting { .. }
+            | Phase::Undecided
+            | Phase::Running
+            | Phase::Draining
+            | Phase::Recording
+            | Phase::Ended => Vec::new(),
         }
     }
 
@@ -237,7 +182,11 @@ impl ExecCore {
                 self.phase = Phase::Draining;
                 vec![Effect::SetTimer(Timer::Silence, SILENCE)]
             }
-            Phase::Admitting { .. } | Phase::Draining | Phase::Recording | Phase::Ended => Vec::new(),
+            Phase::Admitting { .. }
+            | Phase::Undecided
+            | Phase::Draining
+            | Phase::Recording
+            | Phase::Ended => Vec::new(),
         }
     }
 
@@ -255,7 +204,7 @@ impl ExecCore {
                 self.end_without_exit(Outcome::Unknown, EndedBy::Exit, None, now);
                 self.record()
             }
-            Phase::Admitting { .. } | Phase::Recording | Phase::Ended => Vec::new(),
+            Phase::Admitting { .. } | Phase::Undecided | Phase::Recording | Phase::Ended => Vec::new(),
         }
     }
 
@@ -274,20 +223,20 @@ impl ExecCore {
                     now,
                 );
             }
-            Phase::Recording | Phase::Ended => return Vec::new(),
+            Phase::Undecided | Phase::Recording | Phase::Ended => return Vec::new(),
         }
         self.record()
     }
 
     fn on_cancel(&mut self, by: EndedBy, now: Instant) -> Vec<Effect> {
         match self.phase {
-            Phase::Admitting { .. } => {
+            Phase::Admitting { begun, .. } => {
                 self.end(Outcome::Cancelled, by, Some(cancel_code(by, self.ran)), now);
-                self.release_and_record()
+                self.leave_admission(begun)
             }
             Phase::Requested | Phase::Running => self.stop(by),
             Phase::Draining => self.give_up_output(now),
-            Phase::Stopping | Phase::Recording | Phase::Ended => Vec::new(),
+            Phase::Undecided | Phase::Stopping | Phase::Recording | Phase::Ended => Vec::new(),
         }
     }
 
@@ -304,6 +253,7 @@ impl ExecCore {
 
     fn on_timer(&mut self, timer: Timer, now: Instant) -> Vec<Effect> {
         match (timer, self.phase) {
+            (Timer::Start, Phase::Admitting { .. }) => self.on_no_lease(ErrorCode::StartTimeout, None, now),
             (Timer::Timeout, Phase::Running) => self.stop(EndedBy::Timeout),
             (Timer::Timeout, Phase::Draining) => self.bound_draining(now),
             (Timer::TermGrace, Phase::Stopping) => {
@@ -367,17 +317,11 @@ impl ExecCore {
         effects
     }
 
-    fn release_and_record(&mut self) -> Vec<Effect> {
-        let mut effects = vec![Effect::ReleaseChannel];
-        effects.extend(self.record());
-        effects
-    }
-
-    fn record(&mut self) -> Vec<Effect> {
+    pub(super) fn record(&mut self) -> Vec<Effect> {
         vec![Effect::Record, Effect::SetTimer(Timer::Finish, FINISH_DEADLINE)]
     }
 
-    fn publish(&mut self, committed: bool) -> Vec<Effect> {
+    pub(super) fn publish(&mut self, committed: bool) -> Vec<Effect> {
         if self.phase != Phase::Recording {
             return Vec::new();
         }
@@ -385,7 +329,13 @@ impl ExecCore {
         vec![Effect::Publish { committed }]
     }
 
-    fn end(&mut self, outcome: Outcome, ended_by: EndedBy, error: Option<ErrorCode>, now: Instant) {
+    pub(super) fn end(
+        &mut self,
+        outcome: Outcome,
+        ended_by: EndedBy,
+        error: Option<ErrorCode>,
+        now: Instant,
+    ) {
         self.phase = Phase::Recording;
         self.ended.get_or_insert(now);
         self.ending.get_or_insert(Ending {

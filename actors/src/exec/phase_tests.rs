@@ -1,4 +1,4 @@
-use super::super::event::AwsRequestIds;
+use super::super::event::{AwsRequestIds, BeginResult};
 use super::super::record::TunnelTemperature;
 use super::*;
 
@@ -23,9 +23,13 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
+        Self::in_order(AdmissionOrder::Together)
+    }
+
+    fn in_order(order: AdmissionOrder) -> Self {
         let now = Instant::now();
         Self {
-            core: ExecCore::new(TIMEOUT, START_TIMEOUT, now).0,
+            core: ExecCore::new(TIMEOUT, START_TIMEOUT, order, now).0,
             now,
         }
     }
@@ -34,9 +38,15 @@ impl Table {
         self.core.on(event, self.now)
     }
 
-    fn requested() -> Self {
+    /// Begun, and without a channel.
+    fn begun() -> Self {
         let mut table = Self::new();
         table.on(Event::Begun(BeginResult::Committed));
+        table
+    }
+
+    fn requested() -> Self {
+        let mut table = Self::begun();
         table.on(Event::Leased(facts()));
         table
     }
@@ -121,7 +131,7 @@ async fn the_usual_way() {
         (table.core.exit_code(), table.core.signal(), table.core.kill()),
         (Some(7), None, None)
     );
-    assert_eq!(table.core.duration(), Duration::from_secs(2));
+    assert_eq!(table.core.duration(table.now), Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -184,17 +194,17 @@ async fn endings() {
             "Failed by Exit ran No cwd_not_found",
         ),
         (
-            Table::new(),
+            Table::begun(),
             vec![Event::Cancel(EndedBy::ClientGone)],
             "Cancelled by ClientGone ran No exec_cancelled",
         ),
         (
-            Table::new(),
+            Table::begun(),
             vec![Event::Cancel(EndedBy::Shutdown)],
             "Cancelled by Shutdown ran No shutting_down",
         ),
         (
-            Table::new(),
+            Table::begun(),
             vec![Event::NoLease {
                 code: ErrorCode::GrantDenied,
                 retry_after: None,
@@ -293,19 +303,90 @@ async fn held_pipes_end_after_silence() {
 
 #[tokio::test]
 async fn a_row_that_cannot_be_begun_runs_nothing() {
-    for (result, records) in [(BeginResult::NotWritten, false), (BeginResult::Uncertain, true)] {
+    for (result, settles) in [
+        (BeginResult::NotWritten, false),
+        (BeginResult::Taken, false),
+        (BeginResult::Uncertain, true),
+    ] {
         let mut table = Table::new();
         table.on(Event::Leased(facts()));
         let effects = table.on(Event::Begun(result));
         assert!(!effects.contains(&Effect::SendRequest));
         assert!(effects.contains(&Effect::ReleaseChannel));
         assert_eq!(
-            effects.contains(&Effect::Record),
-            records,
+            effects.contains(&Effect::Settle),
+            settles,
             "an uncertain begin must be settled"
         );
         assert_eq!(effects.last(), Some(&Effect::Publish { committed: false }));
         assert_eq!(table.ending(), "Failed by Exit ran No audit_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotent_exec_asks_for_a_channel_once_its_row_is_begun() {
+    let mut table = Table::in_order(AdmissionOrder::RowFirst);
+    assert_eq!(table.core.phase(), Table::new().core.phase());
+    table.now += Duration::from_secs(4);
+    assert_eq!(
+        table.on(Event::Begun(BeginResult::Committed)),
+        [
+            Effect::AskChannel,
+            Effect::SetTimer(Timer::Start, START_TIMEOUT - Duration::from_secs(4))
+        ]
+    );
+    table.now += START_TIMEOUT;
+    let mut refused = vec![Effect::ReleaseChannel];
+    refused.extend(recording());
+    assert_eq!(table.on(Event::Timer(Timer::Start)), refused);
+    assert_eq!(table.ending(), "Failed by Exit ran No start_timeout");
+}
+
+#[tokio::test]
+async fn an_id_of_another_try_leaves_nothing() {
+    for cancel in [None, Some(Event::Cancel(EndedBy::Shutdown))] {
+        let mut table = Table::in_order(AdmissionOrder::RowFirst);
+        if let Some(cancel) = cancel {
+            assert_eq!(table.on(cancel), [Effect::ReleaseChannel]);
+        }
+        assert_eq!(table.on(Event::Begun(BeginResult::Taken)), [Effect::Disown]);
+        assert_eq!(table.core.phase(), Phase::Ended);
+        assert_eq!(table.on(Event::Cancel(EndedBy::Delete)), []);
+    }
+}
+
+/// The final row goes to the store after the begin has come back, in whichever way.
+#[tokio::test]
+async fn an_end_before_the_begin_is_decided_waits_for_that() {
+    let ends = [
+        Event::Cancel(EndedBy::Delete),
+        Event::NoLease {
+            code: ErrorCode::GrantDenied,
+            retry_after: None,
+        },
+    ];
+    let published = Effect::Publish { committed: false };
+    for (result, expected) in [
+        (BeginResult::Committed, recording()),
+        (
+            BeginResult::NotWritten,
+            vec![Effect::ReleaseChannel, published.clone()],
+        ),
+        (
+            BeginResult::Uncertain,
+            vec![Effect::ReleaseChannel, Effect::Settle, published],
+        ),
+    ] {
+        for end in &ends {
+            let mut table = Table::new();
+            assert_eq!(table.on(end.clone()), [Effect::ReleaseChannel]);
+            let ending = table.ending();
+            assert_eq!(table.core.phase(), Phase::Undecided);
+            assert_eq!(table.on(Event::Leased(facts())), [Effect::ReleaseChannel]);
+            assert_eq!(table.on(Event::Cancel(EndedBy::Evict)), []);
+            assert_eq!(table.on(Event::Begun(result)), expected);
+            assert_eq!(table.ending(), ending, "the first ending stays");
+        }
     }
 }
 

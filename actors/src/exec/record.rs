@@ -28,7 +28,7 @@ pub struct Exec {
     /// When the program started; the time of admission when it never did.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
-    /// From `started_at` to the end, in milliseconds.
+    /// From `started_at` to the end, or so far, in milliseconds.
     pub duration_ms: u64,
     /// The timeout as applied, in seconds.
     pub timeout_s: u32,
@@ -144,7 +144,7 @@ pub struct StreamSummary {
     pub sent: u64,
     /// Whether `sent` is less than `bytes`.
     pub truncated: bool,
-    /// SHA-256 of all bytes, lower-case hex. Null in audit rows: short output could be guessed from it.
+    /// SHA-256 of all bytes, lower-case hex. Null while it runs, and in audit rows: short output could be guessed from it.
     pub sha256: Option<String>,
 }
 

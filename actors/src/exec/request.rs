@@ -113,6 +113,41 @@ impl ExecRequest {
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(u64::from(self.timeout_s))
     }
+
+    /// Feeds `sink`, piece by piece, the whole request in a form that no other request has: before each part stands its
+    /// length, or whether it is there. HMACs over this form are stored, so it must stay as it is.
+    pub fn feed_canonical_form(&self, mut sink: impl FnMut(&[u8])) {
+        let Self {
+            cmd,
+            timeout_s,
+            cwd,
+            env,
+            stdin,
+        } = self;
+        feed_length(cmd.len(), &mut sink);
+        for word in cmd {
+            feed_part(word.as_bytes(), &mut sink);
+        }
+        feed_length(env.len(), &mut sink);
+        for (name, value) in env {
+            feed_part(name.as_bytes(), &mut sink);
+            feed_part(value.as_bytes(), &mut sink);
+        }
+        sink(&[u8::from(cwd.is_some())]);
+        feed_part(cwd.as_deref().unwrap_or_default().as_bytes(), &mut sink);
+        feed_part(stdin, &mut sink);
+        sink(&timeout_s.to_be_bytes());
+    }
+}
+
+fn feed_part(part: &[u8], sink: &mut impl FnMut(&[u8])) {
+    feed_length(part.len(), sink);
+    sink(part);
+}
+
+fn feed_length(length: usize, sink: &mut impl FnMut(&[u8])) {
+    // What a validated request holds is far shorter than 2^64.
+    sink(&u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes());
 }
 
 impl fmt::Debug for ExecRequest {
@@ -235,4 +270,91 @@ pub enum CallerKind {
     Workspace,
     /// Opens every workspace of an org.
     Org,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::{ExecRequest, ExecRequestParts, clamp_timeout};
+
+    fn canonical_form(parts: &ExecRequestParts) -> Vec<u8> {
+        let mut form = Vec::new();
+        ExecRequest::validate(parts.clone())
+            .unwrap()
+            .feed_canonical_form(|piece| form.extend_from_slice(piece));
+        form
+    }
+
+    /// Few and short words, so that two requests are often alike but for where one part ends and the next begins.
+    fn parts() -> impl Strategy<Value = ExecRequestParts> {
+        (
+            prop::collection::vec("[ab]{1,2}", 1..4),
+            prop::sample::select(vec![0_u64, 30, 31]),
+            prop::option::of("/[ab]{0,1}"),
+            prop::collection::btree_map("[ab]{1,2}", "[ab]{0,2}", 0..3),
+            "[ab]{0,2}",
+        )
+            .prop_map(|(cmd, timeout_s, cwd, env, stdin)| ExecRequestParts {
+                cmd,
+                timeout_s,
+                cwd,
+                env,
+                stdin: Bytes::from(stdin),
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_096, ..ProptestConfig::default() })]
+
+        #[test]
+        fn two_requests_have_one_form_only_if_they_ask_for_the_same(one in parts(), other in parts()) {
+            let asks_for = |parts: &ExecRequestParts| {
+                let ExecRequestParts { cmd, timeout_s, cwd, env, stdin } = parts.clone();
+                (cmd, clamp_timeout(timeout_s), cwd, env, stdin)
+            };
+            prop_assert_eq!(
+                canonical_form(&one) == canonical_form(&other),
+                asks_for(&one) == asks_for(&other)
+            );
+        }
+    }
+
+    #[test]
+    fn a_part_that_ends_elsewhere_makes_another_form() {
+        let plain = |words: &[&str]| ExecRequestParts {
+            cmd: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..ExecRequestParts::default()
+        };
+        let with_variable = |name: &str, value: &str| ExecRequestParts {
+            env: [(name.to_owned(), value.to_owned())].into(),
+            ..plain(&["a"])
+        };
+        let forms = [
+            plain(&["a"]),
+            plain(&["ab"]),
+            plain(&["a", "b"]),
+            plain(&["a", "b", ""]),
+            with_variable("b", ""),
+            with_variable("b", "c"),
+            with_variable("bc", ""),
+            ExecRequestParts {
+                cwd: Some("/".to_owned()),
+                ..plain(&["a"])
+            },
+            ExecRequestParts {
+                stdin: Bytes::from_static(b"/"),
+                ..plain(&["a"])
+            },
+            ExecRequestParts {
+                timeout_s: 31,
+                ..plain(&["a"])
+            },
+        ]
+        .map(|parts| canonical_form(&parts));
+        for (number, form) in forms.iter().enumerate() {
+            assert!(!forms[..number].contains(form), "request {number}");
+        }
+    }
 }

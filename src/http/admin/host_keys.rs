@@ -2,25 +2,25 @@
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use adit_actors::exec::ErrorCode;
 use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::HostKey;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::query::{query, region, valid_region};
+use super::region::{region, valid_region};
 use super::{Operator, admit};
 use crate::http::admin_wire::{ForgetAnswer, HostKeyListing, HostKeyPin, PinAnswer, PinRequest};
 use crate::http::options::HttpState;
+use crate::http::paging::{self, PageLength};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::http::read_body::{check_declared_length, check_media_type, read_body};
 use crate::http::respond;
 use crate::store::{HostKeyQuery, StoreError};
 
 /// Pins on a page unless asked otherwise, and at most; a pin is about 400 bytes.
-const DEFAULT_LIMIT: u32 = 100;
-const MAX_LIMIT: u32 = 1_000;
+const PAGE: PageLength = PageLength {
+    default: 100,
+    max: 1_000,
+};
 /// Largest body of a pin in bytes: OpenSSH's longest RSA key, of 16,384 bits, is 2,752 characters of base64; the rest is room
 /// for a comment and escapes.
 const MAX_BODY: usize = 16_384;
@@ -46,7 +46,7 @@ pub(crate) async fn list(request: HttpRequest, state: Data<HttpState>) -> HttpRe
 
 async fn page(request: &HttpRequest, state: &HttpState) -> Result<HostKeyListing, Problem> {
     admit(request, state).await?;
-    let asked = host_key_query(query(request)?)?;
+    let asked = host_key_query(paging::query(request)?)?;
     let limit = asked.limit;
     let query = HostKeyQuery {
         // One more shows whether there is another page.
@@ -54,10 +54,7 @@ async fn page(request: &HttpRequest, state: &HttpState) -> Result<HostKeyListing
         ..asked
     };
     let mut pins = state.store.list_host_keys(&query).await.map_err(unavailable)?;
-    let page_length = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = pins.len() > page_length;
-    pins.truncate(page_length);
-    let last = pins.last().filter(|_| has_more);
+    let last = paging::cut_to_page(&mut pins, limit);
     Ok(HostKeyListing {
         next_cursor: last.map(|pin| cursor_after(&pin.instance)),
         data: pins.into_iter().map(Into::into).collect(),
@@ -159,19 +156,11 @@ async fn forget_key(request: &HttpRequest, state: &HttpState) -> Result<ForgetAn
 // === What is asked for ===
 
 fn host_key_query(query: ListQuery) -> Result<HostKeyQuery, Problem> {
-    let limit = match query.limit {
-        None => DEFAULT_LIMIT,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-            .ok_or_else(|| Problem::invalid(format!("`limit`: must be 1 to {MAX_LIMIT}")))?,
-    };
     Ok(HostKeyQuery {
         region: query.region.map(valid_region).transpose()?,
         instance_id: query.instance_id.map(valid_instance_id).transpose()?,
         after: query.cursor.as_deref().map(after_cursor).transpose()?,
-        limit,
+        limit: PAGE.asked_for(query.limit.as_deref())?,
     })
 }
 
@@ -202,24 +191,18 @@ fn key_of(body: &[u8]) -> Result<HostKey, Problem> {
     HostKey::from_line(&request.key).map_err(|error| Problem::invalid(format!("`key`: {error}")))
 }
 
-/// Opaque to callers: where the page ended.
 fn cursor_after(instance: &InstanceKey) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}/{}", instance.region, instance.instance_id))
+    paging::cursor(format!("{}/{}", instance.region, instance.instance_id).as_bytes())
 }
 
 fn after_cursor(cursor: &str) -> Result<InstanceKey, Problem> {
-    let text = URL_SAFE_NO_PAD
-        .decode(cursor)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let place = text.as_deref().and_then(|text| text.split_once('/'));
-    match place {
-        Some((region, instance_id)) => Ok(InstanceKey {
+    paging::place(cursor, |place| {
+        let (region, instance_id) = std::str::from_utf8(place).ok()?.split_once('/')?;
+        Some(InstanceKey {
             region: region.to_owned(),
             instance_id: instance_id.to_owned(),
-        }),
-        None => Err(Problem::invalid("`cursor`: is none that a page before gave")),
-    }
+        })
+    })
 }
 
 // === What goes wrong ===
@@ -229,11 +212,7 @@ fn no_pin(instance: &InstanceKey) -> Problem {
 }
 
 fn unavailable(error: StoreError) -> Problem {
-    tracing::error!(
-        error = &error as &dyn std::error::Error,
-        "host keys can't be read or changed"
-    );
-    Problem::new(ErrorCode::AuditUnavailable)
+    Problem::store_unavailable(&error, "host keys can't be read or changed")
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `/admin`: what operators may see and do. Who is no operator is refused before anything else of the request is looked at.
 
+pub(crate) mod execs;
 pub(crate) mod host_keys;
-mod query;
+mod region;
 pub(crate) mod tunnels;
 
 use std::fmt;

@@ -5,7 +5,7 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use adit_actors::tunnel::{EndpointSnapshot, InstanceSnapshot};
 
-use super::query::region;
+use super::region::region;
 use super::{Operator, admit};
 use crate::http::admin_wire::TunnelListing;
 use crate::http::options::HttpState;

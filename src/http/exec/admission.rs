@@ -9,14 +9,16 @@ use adit_actors::exec::{Caller, ErrorCode, ExecSpec};
 use adit_actors::instance::InstanceTarget;
 use uuid::Uuid;
 
+use super::idempotency_key::IdempotencyKey;
 use super::request_body;
 use crate::http::host_access::may_exec_on_host;
 use crate::http::options::HttpState;
+use crate::http::peer;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::http::read_body::{check_declared_length, check_media_type, read_body};
 use crate::http::request_ids::RequestIds;
-use crate::http::{access_log, credentials, peer, tenant_guard};
-use crate::store::{Authorization, Workspace};
+use crate::http::tenant::{self, Tenant};
+use crate::store::Workspace;
 
 /// A request that has passed every check.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct Admitted {
     pub(crate) permit: Permit,
     /// Whether the caller wants the head as soon as the program runs.
     pub(crate) announce: bool,
+    /// Under which key, if any: then the exec gets another id.
+    pub(crate) key: Option<IdempotencyKey>,
 }
 
 /// A caller that may run something in a workspace, and where.
@@ -41,11 +45,11 @@ pub(crate) struct Known {
 /// length, limits. The limits come before the body and not after it, so that they bound the bodies that are being read
 /// as well: otherwise one token could hold any number of them in memory.
 pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Result<Known, Problem> {
-    if !tenant_guard::admits(&state.options, request.headers()) {
-        return Err(Problem::new(ProblemCode::NotFound));
-    }
-    let (caller, org_id, workspace) = identify(request, state).await?;
-    access_log::name_workspace(request, workspace.id);
+    let Tenant {
+        caller,
+        org_id,
+        workspace,
+    } = tenant::admit(request, state).await?;
     let target = check_workspace(&workspace)?;
     check_media_type(request.headers())?;
     check_declared_length(request.headers(), state.options.max_body)?;
@@ -58,7 +62,7 @@ pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Re
     })
 }
 
-/// The rest: the body.
+/// The rest: the body, and the Idempotency-Key.
 pub(crate) async fn admit_exec(
     known: Known,
     request: &HttpRequest,
@@ -69,6 +73,7 @@ pub(crate) async fn admit_exec(
     let headers = request.headers();
     let body = read_body(payload, options.max_body, options.body_timeout).await?;
     let body = request_body::parse(&body)?;
+    let key = IdempotencyKey::of(headers)?;
     let spec = ExecSpec {
         exec_id: Uuid::new_v4(),
         workspace_id: known.workspace_id,
@@ -83,44 +88,8 @@ pub(crate) async fn admit_exec(
         spec,
         permit: known.permit,
         announce: body.announce,
+        key,
     })
-}
-
-async fn identify(
-    request: &HttpRequest,
-    state: &HttpState,
-) -> Result<(Caller, Option<Uuid>, Workspace), Problem> {
-    let Some(token) = credentials::bearer(request.headers()) else {
-        return Err(Problem::new(ProblemCode::Unauthenticated));
-    };
-    let workspace_id = workspace_id(request.match_info().query("workspace_id"));
-    match state
-        .store
-        .authorize(token, workspace_id, state.options.tenant_org)
-        .await
-    {
-        Ok(Authorization::UnknownToken) => Err(Problem::new(ProblemCode::Unauthenticated)),
-        Ok(Authorization::Known { workspace: None, .. }) => Err(Problem::new(ProblemCode::NotFound)),
-        Ok(Authorization::Known {
-            caller,
-            org_id,
-            workspace: Some(workspace),
-        }) => Ok((caller, org_id, workspace)),
-        Err(error) => {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a token could not be looked up"
-            );
-            Err(Problem::new(ErrorCode::AuditUnavailable))
-        }
-    }
-}
-
-/// The hyphenated form only: one workspace, one path.
-fn workspace_id(text: &str) -> Option<Uuid> {
-    (text.len() == uuid::fmt::Hyphenated::LENGTH)
-        .then(|| Uuid::try_parse(text).ok())
-        .flatten()
 }
 
 /// Tier, then instance. A workspace whose agent is `failed`, `degraded` or `offline` stays reachable: that is when one
@@ -155,7 +124,7 @@ fn check_limits(state: &HttpState, caller: &Caller, org_id: Option<Uuid>) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::{check_workspace, workspace_id};
+    use super::check_workspace;
     use crate::http::test_support::workspace;
     use crate::store::Workspace;
 
@@ -186,20 +155,6 @@ mod tests {
                 .err()
                 .map(|problem| problem.code().as_str());
             assert_eq!(refused, refusal, "tier {tier}, {status}");
-        }
-    }
-
-    #[test]
-    fn only_hyphenated_uuids_name_a_workspace() {
-        for (text, valid) in [
-            ("0b0f7c9e-52a1-4a0e-9a39-0c1f5f7b0a11", true),
-            ("0B0F7C9E-52A1-4A0E-9A39-0C1F5F7B0A11", true),
-            ("0b0f7c9e52a14a0e9a390c1f5f7b0a11", false),
-            ("{0b0f7c9e-52a1-4a0e-9a39-0c1f5f7b0a11}", false),
-            ("x", false),
-            ("", false),
-        ] {
-            assert_eq!(workspace_id(text).is_some(), valid, "{text:?}");
         }
     }
 }

@@ -7,18 +7,23 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use adit_actors::engine::ExecEvent;
 use adit_actors::exec::{ErrorCode, OutputStream};
+use serde_json::Value;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::events::ExecEvents;
 use super::form::Form;
 use super::frame_queue::FrameQueue;
 use super::json_form::{self, Output};
+use super::stored::ExecObject;
 use super::{outcome, stream};
 use crate::http::options::HttpOptions;
 use crate::http::problem::{NO_STORE, Problem};
 use crate::http::wire::NDJSON;
 
 const ADIT_EXEC_ID: HeaderName = HeaderName::from_static("adit-exec-id");
+/// Says that this request has run nothing: the answer is that of an earlier one with the same Idempotency-Key.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Keeps nginx from gathering frames before it passes them on.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -28,10 +33,15 @@ const SHORT_OUTPUT: usize = 16_384;
 /// Answers for a running exec.
 pub(crate) async fn answer(events: impl ExecEvents, form: Form, options: &HttpOptions) -> HttpResponse {
     let exec_id = events.exec_id();
-    let mut response = match form {
+    let response = match form {
         Form::Json => in_one_object(events, options).await,
         Form::Stream { announce } => in_frames(events, announce, options).await,
     };
+    with_headers(response, exec_id)
+}
+
+/// Adds the headers that every answer about one exec has.
+pub(crate) fn with_headers(mut response: HttpResponse, exec_id: Uuid) -> HttpResponse {
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&exec_id.to_string()) {
         headers.insert(ADIT_EXEC_ID, value);
@@ -39,6 +49,20 @@ pub(crate) async fn answer(events: impl ExecEvents, form: Form, options: &HttpOp
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(NO_STORE));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
+}
+
+/// The answer to a request whose exec has run before: how it ended, and no output, which is kept nowhere.
+pub(crate) fn replay(mut exec: ExecObject, form: Form) -> HttpResponse {
+    let mut head = HttpResponse::Ok();
+    head.insert_header((IDEMPOTENT_REPLAYED, "true"));
+    match form {
+        Form::Json => head.json(exec),
+        Form::Stream { .. } => {
+            exec.insert("type".to_owned(), "exit".into());
+            head.content_type(NDJSON)
+                .body(format!("{}\n", Value::Object(exec)))
+        }
+    }
 }
 
 async fn in_frames(mut events: impl ExecEvents, announce: bool, options: &HttpOptions) -> HttpResponse {

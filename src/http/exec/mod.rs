@@ -1,21 +1,30 @@
-//! `POST /workspaces/{workspace_id}/exec`.
+//! `/workspaces/{workspace_id}/exec`: an exec, the list of them, and one that was asked for before.
 //!
 //! [`admission`] decides whether the caller may run what it asks for; nothing has happened before it says yes.
-//! [`answer`] turns what the exec does into one of the two forms. Whatever drops the answer's future or its body, drops
+//! [`idempotent`] decides whether a request with an Idempotency-Key is the one that runs. [`answer`] turns what the exec does into one of the two forms. Whatever drops the answer's future or its body, drops
 //! the exec's handle with it, and that cancels the exec.
 
 mod admission;
 mod answer;
+mod attempts;
 mod client_watch;
 mod events;
 mod form;
 mod frame_queue;
+mod idempotency_key;
+mod idempotent;
 mod json_form;
+pub(crate) mod list;
+pub(crate) mod one;
 mod outcome;
 mod pace;
-mod request_body;
+pub(crate) mod request_body;
+pub(crate) mod stored;
 mod stream;
 mod utf8_framer;
+
+#[cfg(test)]
+pub(crate) use idempotency_key::IdempotencyKey;
 
 #[cfg(test)]
 mod answer_tests;
@@ -27,7 +36,10 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::access_log;
 use super::options::HttpState;
+use super::problem::Problem;
+use admission::Admitted;
 use form::Form;
+use idempotent::Turn;
 
 /// The handler.
 pub(crate) async fn create(
@@ -45,9 +57,26 @@ pub(crate) async fn create(
         Ok(admitted) => admitted,
         Err(problem) => return problem.into_response(),
     };
-    access_log::name_exec(&request, admitted.spec.exec_id);
     let form = Form::asked_for(request.headers(), admitted.announce);
-    let running = state.engine.run(admitted.spec, admitted.permit);
+    let running = match run(&state, admitted).await {
+        Ok(Turn::Own(running)) => running,
+        Ok(Turn::Earlier(earlier)) => {
+            access_log::name_exec(&request, earlier.exec_id);
+            return earlier.into_response(form);
+        }
+        Err(problem) => return problem.into_response(),
+    };
+    access_log::name_exec(&request, running.exec_id());
     let answering = answer::answer(running, form, &state.options);
     client_watch::watched(&request, payload, answering).await
+}
+
+async fn run(state: &HttpState, admitted: Admitted) -> Result<Turn, Problem> {
+    let Admitted {
+        spec, permit, key, ..
+    } = admitted;
+    match key {
+        Some(key) => idempotent::take_turn(state, spec, permit, &key).await,
+        None => Ok(Turn::Own(state.engine.run(spec, permit))),
+    }
 }

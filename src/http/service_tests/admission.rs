@@ -93,20 +93,18 @@ async fn whatever_is_not_there_for_a_caller_answers_with_the_same_bytes() {
         ("PUT", "/healthz"),
         ("GET", "/workspaces"),
         ("POST", "/admin/tunnels"),
+        ("PUT", &format!("/workspaces/{own}/exec")),
+        ("GET", &format!("/workspaces/{foreign}/exec")),
+        // That the query makes no sense is not looked at first.
+        ("GET", &format!("/workspaces/{foreign}/exec?limit=x")),
+        ("GET", &format!("/workspaces/{foreign}/exec/{own}")),
+        ("DELETE", &format!("/workspaces/{foreign}/exec/{own}")),
+        ("GET", &format!("/workspaces/{own}/exec/{own}")),
+        ("DELETE", &format!("/workspaces/{own}/exec/{own}")),
+        ("GET", &format!("/workspaces/{own}/exec/x")),
     ] {
         answers.push(service.ask(method, path, Some(&org_token), &[], "").await);
     }
-    answers.push(
-        service
-            .ask(
-                "GET",
-                &format!("/workspaces/{own}/exec"),
-                Some(&org_token),
-                &[],
-                "",
-            )
-            .await,
-    );
     for answer in &answers {
         assert_eq!(answer.status, 404);
         assert_eq!(answer.body, answers[0].body);

@@ -2,6 +2,7 @@
 //! never answers, so nothing here reaches an instance; what does reach AWS is counted.
 
 mod admission;
+mod execs;
 mod host_keys;
 mod limits;
 mod operators;
@@ -28,7 +29,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{HttpOptions, HttpState, Surface, start};
+use super::{HttpOptions, HttpState, Surface, TokenUseKeeper, start};
 use crate::store::{NewToken, NewWorkspace, Store, TargetDefaults, TokenScope, connect, migrate};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -104,7 +105,8 @@ struct Service {
     store: Arc<dyn Store>,
     aws: Arc<Aws>,
     rows: Arc<Rows>,
-    _directory: TempDir,
+    token_uses: TokenUseKeeper,
+    directory: TempDir,
 }
 
 struct Answer {
@@ -133,7 +135,7 @@ impl Service {
             os_user: "ubuntu".to_owned(),
             port: 22,
         };
-        let store = connect(&url, defaults).await.unwrap();
+        let store = connect(&url, 2, defaults).await.unwrap();
         let (aws, rows) = (Arc::new(aws), Arc::new(Rows::default()));
         let boundaries = Boundaries {
             key_grants: aws.clone(),
@@ -157,12 +159,9 @@ impl Service {
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = start(
-            listener,
-            HttpState::new(engine.clone(), store.clone(), options),
-            surface,
-        )
-        .unwrap();
+        let state = HttpState::new(engine.clone(), store.clone(), options);
+        let token_uses = state.keep_token_uses();
+        let server = start(listener, state, surface).unwrap();
         let handle = server.handle();
         actix_web::rt::spawn(server);
         let http = Client::builder().no_proxy().timeout(BOUND).build().unwrap();
@@ -174,7 +173,8 @@ impl Service {
             store,
             aws,
             rows,
-            _directory: directory,
+            token_uses,
+            directory,
         }
     }
 
@@ -191,6 +191,7 @@ impl Service {
     async fn stop(self) {
         self.server.stop(false).await;
         self.engine.shutdown(Duration::ZERO, BOUND).await;
+        self.token_uses.finish().await;
     }
 
     async fn workspace(&self, tier: i32, org_id: Option<Uuid>, instance: bool) -> Uuid {

@@ -19,6 +19,7 @@ async fn every_route_refuses_who_has_no_business_there() {
         let path = route
             .path
             .replace("{workspace_id}", &workspace.to_string())
+            .replace("{exec_id}", &workspace.to_string())
             .replace("{instance_id}", "i-0123456789abcdef0");
         assert!(
             !path.contains('{'),

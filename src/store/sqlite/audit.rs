@@ -11,8 +11,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::types::uuid::fmt::Hyphenated;
 use uuid::Uuid;
 
-use super::{SqliteStore, failure, modifier};
-use crate::store::{audit_rows, timestamp};
+use super::{SqliteStore, modifier};
+use crate::store::{audit_rows, failure, timestamp};
 
 /// Writes a batch, in the words that both halves share, and returns the ids that are now there and this try's own. The
 /// row of another try or another writer is not touched.

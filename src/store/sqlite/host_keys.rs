@@ -3,35 +3,12 @@
 use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::{HostKey, HostKeyError, HostKeys};
 use async_trait::async_trait;
-use sqlx::Row;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::SqlitePool;
 
 use super::SqliteStore;
-use super::failure::{unavailable, undecodable};
-use crate::store::{HostKeyPin, HostKeyQuery, PinnedByOperator, Provenance, StoreError, timestamp};
-
-const SHOW: &str = "SELECT * FROM adit_host_keys WHERE region = ?1 AND instance_id = ?2";
-
-/// `?3` and `?4` are the last one of the page before.
-const LIST: &str = "
-    SELECT * FROM adit_host_keys
-    WHERE (?1 IS NULL OR region = ?1) AND (?2 IS NULL OR instance_id = ?2)
-      AND (?3 IS NULL OR (region, instance_id) > (?3, ?4))
-    ORDER BY region, instance_id LIMIT ?5";
-
-/// The time is the operator's pin's, whatever stood there.
-const PIN: &str = "
-    INSERT INTO adit_host_keys (region, instance_id, key_type, key_base64, provenance, pinned_by)
-    VALUES (?1, ?2, ?3, ?4, 'operator', ?5)
-    ON CONFLICT (region, instance_id) DO UPDATE SET
-        key_type = excluded.key_type,
-        key_base64 = excluded.key_base64,
-        provenance = excluded.provenance,
-        pinned_by = excluded.pinned_by,
-        pinned_at = excluded.pinned_at
-    RETURNING *";
-
-const FORGET: &str = "DELETE FROM adit_host_keys WHERE region = ?1 AND instance_id = ?2 RETURNING *";
+use crate::store::failure::unavailable;
+use crate::store::host_keys::{FORGET, LIST, PIN, PIN_FIRST_USE, SHOW};
+use crate::store::{HostKeyPin, HostKeyQuery, PinnedByOperator, StoreError};
 
 pub(super) async fn show(
     pool: &SqlitePool,
@@ -42,7 +19,7 @@ pub(super) async fn show(
         .bind(&instance.instance_id)
         .fetch_optional(pool)
         .await
-        .and_then(|row| row.as_ref().map(pin_of).transpose());
+        .and_then(|row| row.as_ref().map(HostKeyPin::of).transpose());
     found.map_err(|error| unavailable("show a host key", error))
 }
 
@@ -56,7 +33,7 @@ pub(super) async fn list(pool: &SqlitePool, query: &HostKeyQuery) -> Result<Vec<
         .bind(query.limit)
         .fetch_all(pool)
         .await
-        .and_then(|rows| rows.iter().map(pin_of).collect());
+        .and_then(|rows| rows.iter().map(HostKeyPin::of).collect());
     found.map_err(|error| unavailable("list host keys", error))
 }
 
@@ -93,8 +70,8 @@ async fn replace(
         .fetch_one(&mut *transaction)
         .await?;
     let pinned = PinnedByOperator {
-        pin: pin_of(&pinned)?,
-        replaced: replaced.as_ref().map(pin_of).transpose()?,
+        pin: HostKeyPin::of(&pinned)?,
+        replaced: replaced.as_ref().map(HostKeyPin::of).transpose()?,
     };
     transaction.commit().await?;
     Ok(pinned)
@@ -109,27 +86,8 @@ pub(super) async fn forget(
         .bind(&instance.instance_id)
         .fetch_optional(pool)
         .await
-        .and_then(|row| row.as_ref().map(pin_of).transpose());
+        .and_then(|row| row.as_ref().map(HostKeyPin::of).transpose());
     found.map_err(|error| unavailable("forget a host key", error))
-}
-
-fn pin_of(row: &SqliteRow) -> Result<HostKeyPin, sqlx::Error> {
-    let provenance: &str = row.try_get("provenance")?;
-    Ok(HostKeyPin {
-        instance: InstanceKey {
-            region: row.try_get("region")?,
-            instance_id: row.try_get("instance_id")?,
-        },
-        key: HostKey {
-            key_type: row.try_get("key_type")?,
-            key_base64: row.try_get("key_base64")?,
-        },
-        provenance: Provenance::of(provenance)
-            .ok_or_else(|| undecodable("provenance", format!("`{provenance}` is no provenance").into()))?,
-        pinned_by: row.try_get("pinned_by")?,
-        pinned_at: timestamp::from_text(row.try_get("pinned_at")?)
-            .map_err(|error| undecodable("pinned_at", error.into()))?,
-    })
 }
 
 #[async_trait]
@@ -139,17 +97,14 @@ impl HostKeys for SqliteStore {
     }
 
     async fn pin_first_use(&self, instance: &InstanceKey, key: &HostKey) -> Result<HostKey, HostKeyError> {
-        sqlx::query(
-            "INSERT INTO adit_host_keys (region, instance_id, key_type, key_base64, provenance)
-             VALUES (?1, ?2, ?3, ?4, 'first_use') ON CONFLICT DO NOTHING",
-        )
-        .bind(&instance.region)
-        .bind(&instance.instance_id)
-        .bind(&key.key_type)
-        .bind(&key.key_base64)
-        .execute(&self.writer)
-        .await
-        .map_err(|error| HostKeyError(error.into()))?;
+        sqlx::query(PIN_FIRST_USE)
+            .bind(&instance.region)
+            .bind(&instance.instance_id)
+            .bind(&key.key_type)
+            .bind(&key.key_base64)
+            .execute(&self.writer)
+            .await
+            .map_err(|error| HostKeyError(error.into()))?;
         // Whoever came first holds the pin, be it another process: only what is read back counts.
         read(&self.readers, instance)
             .await?

@@ -6,8 +6,8 @@
 mod accounts;
 mod audit;
 mod execs;
-mod failure;
 mod host_keys;
+mod row;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -29,10 +29,8 @@ use uuid::Uuid;
 use super::{
     Authorization, ConnectError, ExecQuery, HostKeyPin, HostKeyQuery, NewToken, NewWorkspace,
     PinnedByOperator, Store, StoreError, StoredExec, TargetDefaults, TokenHash, TokenRecord, Workspace,
+    history,
 };
-
-/// Adit keeps its own history, beside the one of a host platform.
-const MIGRATION_TABLE: &str = "adit_migrations";
 
 /// How long a statement waits for another process that writes (`adit token issue` beside a running service).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,10 +38,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for a connection. Reads take microseconds, so one that waits this long has a store that
 /// hangs; less than the 5 s that a begin row may take.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Each reading connection is a thread. Authentication is a few index lookups; four threads are more than the two
-/// to eight HTTP workers keep busy.
-const READERS: u32 = 4;
 
 /// A store in a SQLite file.
 #[derive(Debug)]
@@ -56,11 +50,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, which must be there and have this version's migrations.
+    /// Opens the file, which must be there and have this version's migrations. `connections` read, each by a thread.
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn open(path: &Path, defaults: TargetDefaults) -> Result<Self, ConnectError> {
+    pub async fn open(path: &Path, connections: u32, defaults: TargetDefaults) -> Result<Self, ConnectError> {
         if !path.exists() {
             check_directory(path)?;
             return Err(ConnectError::Missing {
@@ -70,7 +64,7 @@ impl SqliteStore {
         let options = connect_options(path);
         let writer = pool(1).connect_with(options.clone()).await.map_err(open_error)?;
         check_migrations(&writer).await?;
-        let readers = pool(READERS)
+        let readers = pool(connections)
             .connect_with(options.pragma("query_only", "on"))
             .await
             .map_err(open_error)?;
@@ -98,7 +92,7 @@ impl Store for SqliteStore {
         sqlx::query("SELECT EXISTS (SELECT 1 FROM workspaces)")
             .execute(&self.readers)
             .await
-            .map_err(|error| failure::unavailable("ping", error))?;
+            .map_err(|error| super::failure::unavailable("ping", error))?;
         Ok(())
     }
 
@@ -249,14 +243,14 @@ fn open_error(error: sqlx::Error) -> ConnectError {
 
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("migrations/sqlite");
-    migrator.dangerous_set_table_name(MIGRATION_TABLE);
+    migrator.dangerous_set_table_name(history::TABLE);
     migrator
 }
 
 async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigration>, ConnectError> {
     let history_exists: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)")
-            .bind(MIGRATION_TABLE)
+            .bind(history::TABLE)
             .fetch_one(&mut *connection)
             .await
             .map_err(open_error)?;
@@ -264,7 +258,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigrati
         return Ok(Vec::new());
     }
     connection
-        .list_applied_migrations(MIGRATION_TABLE)
+        .list_applied_migrations(history::TABLE)
         .await
         .map_err(|error| ConnectError::Open(error.into()))
 }
@@ -272,21 +266,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigrati
 async fn check_migrations(writer: &SqlitePool) -> Result<(), ConnectError> {
     let mut connection = writer.acquire().await.map_err(open_error)?;
     let applied = applied(&mut connection).await?;
-    let migrator = migrator();
-    let is_known = |applied: &AppliedMigration| {
-        migrator
-            .iter()
-            .any(|known| known.version == applied.version && known.checksum == applied.checksum)
-    };
-    if let Some(foreign) = applied.iter().find(|applied| !is_known(applied)) {
-        return Err(ConnectError::ForeignMigration {
-            version: foreign.version,
-        });
-    }
-    match migrator.iter().count().saturating_sub(applied.len()) {
-        0 => Ok(()),
-        missing => Err(ConnectError::NotMigrated { missing }),
-    }
+    history::check(&applied, &migrator())
 }
 
 #[cfg(test)]

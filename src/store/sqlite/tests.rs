@@ -69,7 +69,7 @@ fn activity(row: &SqliteRow) -> Activity {
 async fn opened(directory: &TempDir) -> (PathBuf, SqliteStore) {
     let path = directory.path().join("adit.db");
     migrate(&path).await.unwrap();
-    let store = SqliteStore::open(&path, defaults()).await.unwrap();
+    let store = SqliteStore::open(&path, 2, defaults()).await.unwrap();
     (path, store)
 }
 
@@ -93,7 +93,7 @@ async fn migrations_are_applied_once_and_missed_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("adit.db");
     let url = format!("sqlite://{}", path.display());
-    let refused = connect(&url, defaults()).await.err().unwrap();
+    let refused = connect(&url, 2, defaults()).await.err().unwrap();
     assert!(
         matches!(refused, ConnectError::Missing { .. }),
         "no file: {refused:?}"
@@ -103,7 +103,7 @@ async fn migrations_are_applied_once_and_missed_by_name() {
         .connect_with(connect_options(&path).create_if_missing(true))
         .await
         .unwrap();
-    let refused = connect(&url, defaults()).await.err().unwrap();
+    let refused = connect(&url, 2, defaults()).await.err().unwrap();
     let all = super::migrator().iter().count();
     assert!(
         matches!(refused, ConnectError::NotMigrated { missing } if missing == all),
@@ -112,32 +112,17 @@ async fn migrations_are_applied_once_and_missed_by_name() {
 
     assert_eq!(crate::store::migrate(&url).await.unwrap(), all);
     assert_eq!(crate::store::migrate(&url).await.unwrap(), 0);
-    connect(&url, defaults()).await.unwrap().ping().await.unwrap();
+    connect(&url, 2, defaults()).await.unwrap().ping().await.unwrap();
 
     sqlx::query("UPDATE adit_migrations SET checksum = x'00' WHERE version = 2")
         .execute(&empty)
         .await
         .unwrap();
-    let refused = connect(&url, defaults()).await.err().unwrap();
+    let refused = connect(&url, 2, defaults()).await.err().unwrap();
     assert!(
         matches!(refused, ConnectError::ForeignMigration { version: 2 }),
         "{refused:?}"
     );
-}
-
-#[tokio::test]
-async fn only_urls_of_files_are_taken() {
-    for url in [
-        "",
-        "sqlite:adit.db",
-        "sqlite://",
-        "sqlite://:memory:",
-        "sqlite://a.db?mode=ro",
-        "mysql://h/d",
-    ] {
-        let refused = connect(url, defaults()).await.err().unwrap();
-        assert!(matches!(refused, ConnectError::Url(_)), "{url}: {refused:?}");
-    }
 }
 
 /// What a `kill -9` leaves: the database file and a write-ahead log that nobody has merged into it. Copying both
@@ -163,7 +148,7 @@ async fn committed_rows_survive_a_killed_process() {
     std::fs::copy(&path, &crashed).unwrap();
     std::fs::copy(&log, directory.path().join("crashed.db-wal")).unwrap();
 
-    let reopened = SqliteStore::open(&crashed, defaults()).await.unwrap();
+    let reopened = SqliteStore::open(&crashed, 2, defaults()).await.unwrap();
     let rows = sqlx::query("SELECT * FROM activity_logs")
         .fetch_all(&reopened.readers)
         .await

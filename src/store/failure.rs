@@ -1,20 +1,31 @@
 //! What a failed statement means to the caller: try again, or never.
 
 use adit_actors::audit::AuditStoreError;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
 
-use crate::store::StoreError;
+use super::StoreError;
 
 /// Primary result codes of SQLite that speak of the data, not of the database: <https://www.sqlite.org/rescode.html>,
 /// TOOBIG, CONSTRAINT and MISMATCH. The low byte of an extended code is its primary code.
-const REJECTIONS: [i32; 3] = [18, 19, 20];
+const SQLITE_REJECTIONS: [i32; 3] = [18, 19, 20];
+
+/// Classes of PostgreSQL's codes that do: <https://www.postgresql.org/docs/current/errcodes-appendix.html>, data
+/// exceptions and violated constraints.
+const POSTGRES_REJECTIONS: [&str; 2] = ["22", "23"];
 
 /// Whether the database refused the data, so that the same statement can never succeed.
 pub(super) fn is_rejection(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .and_then(|code| code.parse::<i32>().ok())
-        .is_some_and(|code| REJECTIONS.contains(&(code & 0xff)))
+    let Some(error) = error.as_database_error() else {
+        return false;
+    };
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+        POSTGRES_REJECTIONS.iter().any(|class| code.starts_with(class))
+    } else {
+        code.parse::<i32>()
+            .is_ok_and(|code| SQLITE_REJECTIONS.contains(&(code & 0xff)))
+    }
 }
 
 /// A statement of the service failed for want of the database.
@@ -25,14 +36,18 @@ pub(super) fn unavailable(operation: &'static str, error: sqlx::Error) -> StoreE
     }
 }
 
-/// A statement that an operator asked for failed; `refusal` says what is wrong when the data was refused.
+/// A statement that an operator asked for failed. `refusal` says what is wrong when the data was refused; it is told
+/// whether the same was there already.
 pub(super) fn refused_or_unavailable(
     operation: &'static str,
     error: sqlx::Error,
-    refusal: impl FnOnce() -> String,
+    refusal: impl FnOnce(bool) -> String,
 ) -> StoreError {
     if is_rejection(&error) {
-        StoreError::Refused(refusal())
+        let is_taken = error
+            .as_database_error()
+            .is_some_and(DatabaseError::is_unique_violation);
+        StoreError::Refused(refusal(is_taken))
     } else {
         unavailable(operation, error)
     }
@@ -44,13 +59,5 @@ pub(super) fn audit(error: sqlx::Error) -> AuditStoreError {
         AuditStoreError::Rejected(error.into())
     } else {
         AuditStoreError::Unavailable(error.into())
-    }
-}
-
-/// A column holds what its CHECK should have kept out.
-pub(super) fn undecodable(column: &str, source: sqlx::error::BoxDynError) -> sqlx::Error {
-    sqlx::Error::ColumnDecode {
-        index: column.to_owned(),
-        source,
     }
 }

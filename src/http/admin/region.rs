@@ -1,11 +1,9 @@
-//! What operators' queries may ask for. A parameter that is not known is refused by name: whoever mistypes `region` must
-//! not reach every region.
+//! `region` in operators' queries.
 
 use actix_web::HttpRequest;
-use actix_web::web::Query;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use crate::http::paging::query;
 use crate::http::problem::Problem;
 
 /// Longest region; the longest of AWS's is 14 characters (`ap-northeast-1`).
@@ -15,16 +13,6 @@ const MAX_REGION: usize = 32;
 #[serde(deny_unknown_fields)]
 struct RegionQuery {
     region: Option<String>,
-}
-
-/// The query as `T`, which refuses fields that it does not know.
-///
-/// # Errors
-/// `invalid_request`, with the field.
-pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
-    Query::<T>::from_query(request.query_string())
-        .map(Query::into_inner)
-        .map_err(|error| Problem::invalid(format!("the query is not valid: {error}")))
 }
 
 /// `region` of a query that may hold nothing else.

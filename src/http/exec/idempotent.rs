@@ -1,0 +1,123 @@
+//! One run for all requests that come with one Idempotency-Key.
+//!
+//! Nothing is locked and nothing is remembered here: an attempt's id follows from the key, and the row's primary key lets one
+//! try begin it, in whichever process.
+
+use actix_web::HttpResponse;
+use adit_actors::engine::{Permit, RunningExec};
+use adit_actors::exec::ExecSpec;
+use uuid::Uuid;
+
+use super::answer;
+use super::attempts::{Attempt, AttemptSearch, judge};
+use super::form::Form;
+use super::idempotency_key::IdempotencyKey;
+use super::stored::{self, ExecObject};
+use crate::http::options::HttpState;
+use crate::http::problem::{Problem, ProblemCode};
+
+/// How often a request may lose an attempt to another request and look again. Who loses once commonly finds the winner
+/// running; to lose again, the winner must have failed meanwhile and a third request have been faster.
+const RACES: u32 = 3;
+
+/// Whose exec answers a request.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Its own, which runs.
+    Own(RunningExec),
+    /// An earlier request's.
+    Earlier(Earlier),
+}
+
+/// What an earlier request with the same key has come to.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    /// Its exec.
+    pub(crate) exec_id: Uuid,
+    answer: EarlierAnswer,
+}
+
+#[derive(Debug)]
+enum EarlierAnswer {
+    Replay(ExecObject),
+    InProgress(ExecObject),
+    Mismatch,
+}
+
+impl Earlier {
+    /// The answer, in the form that this request asks for.
+    pub(crate) fn into_response(self, form: Form) -> HttpResponse {
+        let response = match self.answer {
+            EarlierAnswer::Replay(exec) => answer::replay(exec, form),
+            EarlierAnswer::InProgress(exec) => Problem::new(ProblemCode::ExecInProgress)
+                .with_member("exec", exec.into())
+                .into_response(),
+            EarlierAnswer::Mismatch => Problem::new(ProblemCode::IdempotencyMismatch).into_response(),
+        };
+        answer::with_headers(response, self.exec_id)
+    }
+}
+
+/// Runs `spec`, under the id that the key gives it, or finds the exec that has run, or runs, in its stead. `permit` is held no
+/// longer than it takes to find out.
+///
+/// # Errors
+/// `audit_unavailable` when the store can't say; `exec_in_progress` when others with the same key are faster time and again.
+/// Nothing of this request has run then.
+pub(crate) async fn take_turn(
+    state: &HttpState,
+    mut spec: ExecSpec,
+    permit: Permit,
+    key: &IdempotencyKey,
+) -> Result<Turn, Problem> {
+    let hmac = key.hmac_of(&spec.request);
+    spec.body_hmac = Some(hmac);
+    for _ in 0..RACES {
+        let (exec_id, attempt) = find_attempt(state, key, spec.workspace_id, &hmac).await?;
+        let answer = match attempt {
+            Attempt::Free | Attempt::Failed => {
+                spec.exec_id = exec_id;
+                let mut running = state.engine.run(spec.clone(), permit.clone());
+                if running.owns_id().await {
+                    return Ok(Turn::Own(running));
+                }
+                continue;
+            }
+            Attempt::InProgress(row) => {
+                EarlierAnswer::InProgress(stored::as_it_stands(&state.engine, &row).await)
+            }
+            Attempt::Ended(row) => EarlierAnswer::Replay(stored::of_row(&row)),
+            Attempt::Mismatch => EarlierAnswer::Mismatch,
+        };
+        return Ok(Turn::Earlier(Earlier { exec_id, answer }));
+    }
+    Err(Problem::new(ProblemCode::ExecInProgress))
+}
+
+/// The attempt that counts, and its exec's id.
+async fn find_attempt(
+    state: &HttpState,
+    key: &IdempotencyKey,
+    workspace_id: Uuid,
+    hmac: &[u8; 32],
+) -> Result<(Uuid, Attempt), Problem> {
+    let mut search = AttemptSearch::default();
+    let mut found = (key.exec_id(workspace_id, 0), Attempt::Free);
+    while let Some(number) = search.next() {
+        let exec_id = key.exec_id(workspace_id, number);
+        let row = state
+            .store
+            .exec(exec_id, Some(workspace_id))
+            .await
+            .map_err(|error| Problem::store_unavailable(&error, "an idempotency key can't be looked up"))?;
+        let attempt = judge(row, hmac);
+        if attempt == Attempt::Mismatch {
+            return Ok((exec_id, attempt));
+        }
+        search.note(number, attempt == Attempt::Failed);
+        if attempt != Attempt::Failed {
+            found = (exec_id, attempt);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,152 @@
+//! Audit rows in PostgreSQL: a batch is one statement, and therefore one transaction.
+
+use std::time::Duration;
+
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use async_trait::async_trait;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::PostgresStore;
+use super::connections::Statement;
+use crate::store::{audit_rows, failure};
+
+/// Writes a batch, in the words that both halves share, and returns the ids that are now there and this try's own. The
+/// row of another try or another writer is not touched. Rows are locked in the order of their ids: batches that share
+/// some can't deadlock.
+macro_rules! write {
+    (replacing: $columns:literal) => {
+        concat!(
+            "
+    INSERT INTO activity_logs (id, adit_attempt_nonce, adit_body_hmac, workspace_id, activity_type, method, summary,
+                               request_body, response_body, duration_ms, status, error_detail, created_at)
+    SELECT id, nonce, hmac, workspace_id, 'exec', 'POST /workspaces/:id/exec', summary, request, response, duration_ms,
+           status, error_detail, created_at
+    FROM unnest($1::UUID[], $2::UUID[], $3::BYTEA[], $4::UUID[], $5::TEXT[], $6::JSONB[], $7::JSONB[], $8::INTEGER[],
+                $9::TEXT[], $10::TEXT[], $11::TIMESTAMPTZ[])
+        AS batch (id, nonce, hmac, workspace_id, summary, request, response, duration_ms, status, error_detail,
+                  created_at)
+    ORDER BY id
+    ON CONFLICT (id) DO UPDATE SET ",
+            $columns,
+            "
+    WHERE activity_logs.activity_type = 'exec'
+      AND activity_logs.adit_attempt_nonce = excluded.adit_attempt_nonce
+    RETURNING id"
+        )
+    };
+}
+
+/// What it replaces is what decided that the row is its own: a begin that comes late changes nothing.
+const BEGIN: &str = write!(replacing: "adit_attempt_nonce = excluded.adit_attempt_nonce");
+
+const FINISH: &str = write!(replacing: "
+        adit_body_hmac = excluded.adit_body_hmac,
+        workspace_id = excluded.workspace_id,
+        method = excluded.method,
+        summary = excluded.summary,
+        request_body = excluded.request_body,
+        response_body = excluded.response_body,
+        duration_ms = excluded.duration_ms,
+        status = excluded.status,
+        error_detail = excluded.error_detail,
+        created_at = excluded.created_at");
+
+/// Needs what a batch needs: the right to write rows, a server that is no standby, and a commit that reaches the disk. An
+/// INSERT of no rows commits nothing, so the message goes into the write-ahead log with it; nobody reads it.
+const PROBE: &str = "
+    WITH nothing AS (
+        INSERT INTO activity_logs (workspace_id, activity_type)
+        SELECT gen_random_uuid(), 'exec' WHERE false
+    )
+    SELECT pg_logical_emit_message(true, 'adit', 'probe')::TEXT";
+
+/// What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
+/// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`). A row that another
+/// replica's sweep or a late finish holds is theirs.
+pub(super) const SWEEP: &str = r#"
+    UPDATE activity_logs SET
+        status = 'error',
+        summary = CASE WHEN summary LIKE '%: running'
+            THEN left(summary, -length('running')) || 'ended, how is not known'
+            ELSE summary END,
+        error_detail = 'the service stopped before this exec was settled',
+        response_body = jsonb_build_object(
+            'exec_id', id, 'state', 'ended', 'ran', 'unknown', 'outcome', 'unknown', 'ended_by', 'crash',
+            'exit_code', NULL, 'signal', NULL, 'error', NULL,
+            'started_at', to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'duration_ms', NULL,
+            'timeout_s', request_body -> 'timeout_s', 'streams', NULL, 'kill', NULL, 'tunnel', NULL,
+            'timing_ms', NULL, 'audit', jsonb_build_object('id', id, 'committed', true), 'aws_request_ids', NULL)
+    WHERE id IN (
+        SELECT id FROM activity_logs
+        WHERE activity_type = 'exec' AND status = 'running' AND created_at < now() - make_interval(secs => $1)
+        FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id"#;
+
+/// `$1` seconds ago, `$2` how many.
+pub(super) const DELETE_ENDED: &str = "
+    DELETE FROM activity_logs WHERE id IN (
+        SELECT id FROM activity_logs
+        WHERE activity_type = 'exec' AND status <> 'running' AND created_at < now() - make_interval(secs => $1)
+        ORDER BY created_at, id LIMIT $2
+        FOR UPDATE SKIP LOCKED)
+    RETURNING id";
+
+#[async_trait]
+impl AuditStore for PostgresStore {
+    async fn write(&self, half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
+        let (lane, sql) = match half {
+            Half::Begin => (&self.begins, BEGIN),
+            Half::Finish => (&self.finishes, FINISH),
+        };
+        if rows.is_empty() {
+            lane.rows(|| sqlx::query(PROBE)).await.map_err(failure::audit)?;
+            return Ok(Vec::new());
+        }
+        rows.iter().try_for_each(audit_rows::check)?;
+        let written = ids(lane.rows(|| batch(sql, rows)).await)?;
+        Ok(audit_rows::owned_by_others(rows, &written))
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
+        let statement = || sqlx::query(SWEEP).bind(older_than.as_secs_f64());
+        ids(self.upkeep.rows(statement).await)
+    }
+
+    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError> {
+        let statement = || {
+            sqlx::query(DELETE_ENDED)
+                .bind(age.as_secs_f64())
+                .bind(i64::from(limit))
+        };
+        let deleted = ids(self.upkeep.rows(statement).await)?;
+        Ok(u64::try_from(deleted.len()).unwrap_or(u64::MAX))
+    }
+}
+
+fn batch<'q>(sql: &'static str, rows: &'q [AuditRow]) -> Statement<'q> {
+    fn column<'q, T>(rows: &'q [AuditRow], value: impl Fn(&'q AuditRow) -> T) -> Vec<T> {
+        rows.iter().map(value).collect()
+    }
+    sqlx::query(sql)
+        .bind(column(rows, |row| row.id))
+        .bind(column(rows, |row| row.attempt_nonce))
+        .bind(column(rows, |row| {
+            row.body_hmac.as_ref().map(<[u8; 32]>::as_slice)
+        }))
+        .bind(column(rows, |row| row.workspace_id))
+        .bind(column(rows, |row| row.summary.as_str()))
+        .bind(column(rows, |row| Json(&row.request_body)))
+        .bind(column(rows, |row| row.response_body.as_ref().map(Json)))
+        .bind(column(rows, |row| row.duration_ms))
+        .bind(column(rows, |row| row.status.as_str()))
+        .bind(column(rows, |row| row.error_detail.as_deref()))
+        .bind(column(rows, |row| row.created_at))
+}
+
+fn ids(rows: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<Uuid>, AuditStoreError> {
+    rows.and_then(|rows| rows.iter().map(|row| row.try_get("id")).collect())
+        .map_err(failure::audit)
+}
