@@ -41,10 +41,10 @@ async fn curl_is_served_by_either_version_of_http() {
     let body = json!({"cmd": ["sh", "-c", "wc -c; echo error >&2"], "stdin": stdin}).to_string();
     let body_file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(body_file.path(), body).unwrap();
-    let body = format!("@{}", body_file.path().display());
+    let from_file = format!("@{}", body_file.path().display());
     let json_type = "Content-Type: application/json";
     for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
-        let request = [flag, &exec, "-H", &authorization, "-H", json_type, "-d", &body];
+        let request = [flag, &exec, "-H", &authorization, "-H", json_type, "-d", &from_file];
         let (body, report) = curl(&certificate, &request).await;
         assert_eq!(report, format!("{version} 200"), "{body}");
         let frames: Vec<Value> = body
@@ -63,9 +63,12 @@ async fn curl_is_served_by_either_version_of_http() {
         assert_eq!(report, format!("{version} 200"), "{body}");
         assert!(body.contains("i-0123456789abcdef0"), "{body}");
 
-        let unread = [flag, &exec, "-H", json_type, "-d", "{}"];
-        let (body, report) = curl(&certificate, &unread).await;
-        assert_eq!(report, format!("{version} 401"), "{body}");
+        // Refused before the body has come.
+        for body in ["{}", &from_file] {
+            let unread = [flag, &exec, "-H", json_type, "-d", body];
+            let (body, report) = curl(&certificate, &unread).await;
+            assert_eq!(report, format!("{version} 401"), "{body}");
+        }
     }
     for row in app.rows().await {
         let request = row.request_body;

@@ -37,6 +37,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::access_log;
 use super::options::HttpState;
 use super::problem::Problem;
+use super::read_body::discard_body;
 use admission::Admitted;
 use form::Form;
 use idempotent::Turn;
@@ -51,11 +52,17 @@ pub(crate) async fn create(
         Ok(known) => known,
         // The body is not read, so the connection can't go on; said always, so that no refusal differs from another
         // by whether the body was there already.
-        Err(problem) => return problem.into_closing_response(),
+        Err(problem) => {
+            discard_body(&request, &mut payload, state.options.max_body).await;
+            return problem.into_closing_response();
+        }
     };
     let admitted = match admission::admit_exec(known, &request, &mut payload, &state).await {
         Ok(admitted) => admitted,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            discard_body(&request, &mut payload, state.options.max_body).await;
+            return problem.into_response();
+        }
     };
     let form = Form::asked_for(request.headers(), admitted.announce);
     let running = match run(&state, admitted).await {
