@@ -7,16 +7,17 @@ mod exec_stream;
 
 use std::time::Duration;
 
-use adit_actors::exec::{ExecError, Outcome};
+use adit_actors::exec::Exec;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Response, StatusCode, Url};
+use reqwest::{Certificate, Method, Response, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
+use uuid::Uuid;
 
 pub use exec_stream::{ExecStream, Line};
 
@@ -95,6 +96,8 @@ pub struct ExecCall {
     /// Standard input in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin_b64: Option<String>,
+    /// Whether a stream begins with the program, and not with its output.
+    pub announce: bool,
 }
 
 impl std::fmt::Debug for ExecCall {
@@ -104,21 +107,6 @@ impl std::fmt::Debug for ExecCall {
             .field("words", &self.cmd.len())
             .finish_non_exhaustive()
     }
-}
-
-/// How an exec ended, as far as a caller's exit code depends on it. Part of every form of an `Exec`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Ending {
-    /// How it ended.
-    pub outcome: Option<Outcome>,
-    /// Its exit code, if it exited.
-    pub exit_code: Option<u32>,
-    /// The signal that ended it, without `SIG`.
-    pub signal: Option<String>,
-    /// What went wrong.
-    pub error: Option<ExecError>,
-    /// The timeout as applied, in seconds.
-    pub timeout_s: u32,
 }
 
 /// A client with one base URL and one token.
@@ -199,6 +187,28 @@ impl ApiClient {
     /// As [`Self::exec`], and [`ClientError::Problem`] for every exec that ended badly.
     pub async fn exec_to_end(&self, workspace: &str, call: &ExecCall) -> Result<Value, ClientError> {
         read_json(self.post_exec(workspace, call, "application/json").await?).await
+    }
+
+    /// Cancels an exec; as it stood then.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`], `exec_in_progress` for one that another replica runs; or [`ClientError::Transport`].
+    pub async fn cancel_exec(&self, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
+        self.ask_of_exec(Method::DELETE, workspace, exec_id).await
+    }
+
+    /// An exec as it stands.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`] or [`ClientError::Transport`].
+    pub async fn show_exec(&self, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
+        self.ask_of_exec(Method::GET, workspace, exec_id).await
+    }
+
+    async fn ask_of_exec(&self, method: Method, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
+        let url = self.url(&["workspaces", workspace, "exec", &exec_id.to_string()]);
+        let answer = self.http.request(method, url).send().await;
+        read_json(checked(answer.map_err(ClientError::Transport)?).await?).await
     }
 
     async fn post_exec(

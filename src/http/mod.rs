@@ -36,4 +36,4 @@ pub use token_uses::TokenUseKeeper;
 #[cfg(test)]
 mod service_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;

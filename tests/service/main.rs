@@ -90,5 +90,6 @@ mod sharing;
 mod silent;
 mod stopping;
 mod streaming;
+mod terminal;
 mod tls;
 mod waiting;

@@ -44,7 +44,16 @@ async fn curl_is_served_by_either_version_of_http() {
     let from_file = format!("@{}", body_file.path().display());
     let json_type = "Content-Type: application/json";
     for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
-        let request = [flag, &exec, "-H", &authorization, "-H", json_type, "-d", &from_file];
+        let request = [
+            flag,
+            &exec,
+            "-H",
+            &authorization,
+            "-H",
+            json_type,
+            "-d",
+            &from_file,
+        ];
         let (body, report) = curl(&certificate, &request).await;
         assert_eq!(report, format!("{version} 200"), "{body}");
         let frames: Vec<Value> = body
