@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import pwd
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import audit
 import crowd
 import distant
 import idle_tunnels
@@ -30,6 +32,7 @@ from stack import (
     start_adit,
     start_distant,
     start_emulator,
+    start_postgres,
     start_sshd,
 )
 
@@ -42,7 +45,7 @@ REQUESTS_A_ROUND = 50_000
 RUN_SECONDS = 1_800
 # In the order in which they are measured. The last two log in with keys of their own, which replace that of the instance
 # that the others use.
-TABLES = ["warm", "callers", "distant", "idle", "pool", "crowd", "cold"]
+TABLES = ["warm", "callers", "distant", "idle", "pool", "audit", "crowd", "cold"]
 
 
 def main() -> int:
@@ -56,9 +59,11 @@ def main() -> int:
             tempfile.TemporaryDirectory(prefix="adit-bench-") as shared,
             tempfile.TemporaryDirectory(prefix="run-", dir=arguments.directory) as disk,
             tempfile.TemporaryDirectory(prefix="adit-bench-", dir="/dev/shm") as memory,
+            # On a disk too, and where PostgreSQL's user may enter.
+            tempfile.TemporaryDirectory(prefix="adit-bench-", dir="/var/tmp") as postgres,
             Processes(fresh(arguments.directory / "logs")) as processes,
         ):
-            Run(arguments, processes, Path(shared), Path(disk), Path(memory)).all()
+            Run(arguments, processes, Path(shared), Path(disk), Path(memory), Path(postgres)).all()
     except Failed as error:
         print(f"benches/compare: {error}", file=sys.stderr)
         return 1
@@ -93,12 +98,20 @@ class Run:
     """One run: starts everything once and measures one table after the other."""
 
     def __init__(
-        self, arguments: argparse.Namespace, processes: Processes, shared: Path, disk: Path, memory: Path
+        self,
+        arguments: argparse.Namespace,
+        processes: Processes,
+        shared: Path,
+        disk: Path,
+        memory: Path,
+        postgres: Path,
     ) -> None:
         self._arguments = arguments
         self._processes = processes
         self._shared = shared
         self._disk = disk
+        self._memory = memory
+        self._postgres = postgres
         try:
             self._shell = pwd.getpwnam(arguments.login).pw_shell
         except KeyError as error:
@@ -106,13 +119,13 @@ class Run:
         self._sshd: Sshd = start_sshd(processes, shared, arguments.login)
         self._emulator: Emulator = start_emulator(processes, arguments.adit, self._sshd)
         self._services: list[Adit] = []
-        self._adit = self._start_adit("adit", disk, self._emulator)
-        self._in_memory = self._start_adit("adit-in-memory", memory, self._emulator)
+        self._adit = self._start_adit("adit", f"sqlite://{disk / 'adit.db'}", self._emulator)
+        self._in_memory = self._start_adit("adit-in-memory", f"sqlite://{memory / 'adit.db'}", self._emulator)
 
-    def _start_adit(self, name: str, store: Path, emulator: Emulator) -> Adit:
+    def _start_adit(self, name: str, store_url: str, emulator: Emulator) -> Adit:
         arguments = self._arguments
         adit = start_adit(
-            self._processes, arguments.adit, name, self._disk, store / f"{name}.db", emulator, arguments.login
+            self._processes, arguments.adit, name, self._disk, store_url, emulator, arguments.login
         )
         self._services.append(adit)
         return adit
@@ -129,6 +142,7 @@ class Run:
             "idle": self._idle,
             "pool": self._pool,
             "crowd": self._crowd,
+            "audit": self._audit,
             "cold": self._cold,
         }
         for name in TABLES:
@@ -139,11 +153,10 @@ class Run:
                     print(f"### {title}\n\n{text}", flush=True)
         self._check_rows()
         print(f"Load average {before} before, {report.load_average()} after (this run's own load included).")
-        print("PostgreSQL in place of SQLite is not measured yet.")
 
     def _distant(self) -> list[tuple[str, str]]:
         emulator = start_distant(self._processes, self._program("instances"), self._sshd, distant.ROUND_TRIP_MS)
-        adit = self._start_adit("adit-distant", self._disk, emulator)
+        adit = self._start_adit("adit-distant", f"sqlite://{self._disk / 'adit-distant.db'}", emulator)
         return distant.measure(self._processes, adit, emulator, self._sshd, self._shared / "control-distant")
 
     def _idle(self) -> list[tuple[str, str]]:
@@ -165,6 +178,20 @@ class Run:
             instances[first : first + CROWD_INSTANCES], load, logs / "emulator.log", logs / "sshd.log"
         )
         return [(f"{crowd.CALLERS:,} callers on one cold instance", text)]
+
+    def _audit(self) -> list[tuple[str, str]]:
+        postgres = start_postgres(self._processes, self._postgres)
+        rates = audit.rates(self._program("audit"), postgres.database("rates"))
+        one_instance = dict(list(self._emulator.instances.items())[:1])
+        emulator = dataclasses.replace(self._emulator, instances=one_instance)
+        recorded = self._start_adit("adit-postgres", postgres.database("adit"), emulator)
+        in_memory = self._start_adit("adit-audit", f"sqlite://{self._memory / 'audit.db'}", emulator)
+        rounds = -(-self._arguments.samples // SAMPLES_A_ROUND)
+        latency = audit.added_latency(recorded, in_memory, rounds, SAMPLES_A_ROUND, WARM_UP)
+        return [
+            ("Execs a second that can be recorded in PostgreSQL", rates),
+            ("What the audit adds to a warm exec with PostgreSQL", latency),
+        ]
 
     def _program(self, name: str) -> Path:
         """One of benches/programs, as cargo built it."""

@@ -41,7 +41,7 @@ def measure(processes: Processes, adit: Path, program: Path, directory: Path) ->
     """Opens the tunnels and looks at the process's memory before, between and after."""
     emulator = start_instances(processes, program, TUNNELS)
     # In-process instances run everything as whoever started them, and let in any name.
-    store = directory / "adit-idle.db"
+    store = f"sqlite://{directory / 'adit-idle.db'}"
     service = start_adit(processes, adit, "adit-idle", directory, store, emulator, "root", SETTINGS)
     process_id = processes.process_id(service.name)
     looks: list[Look] = []

@@ -131,7 +131,7 @@ class Adit:
     token: str
     admin_token: str
     workspaces: list[str]
-    store: Path
+    store_url: str
     name: str
 
     @property
@@ -153,15 +153,19 @@ class Adit:
 
     def audit_rows(self) -> dict[str, int]:
         """How many audit rows there are of each status."""
-        connection = sqlite3.connect(self.store, timeout=10)
+        query = "SELECT status, count(*) FROM activity_logs GROUP BY status"
+        if self.store_url.startswith("postgres://"):
+            lines = output_of(["psql", self.store_url, "-AtF", " ", "-c", query]).splitlines()
+            return {status: int(count) for status, count in map(str.split, lines)}
+        connection = sqlite3.connect(self.store_url.removeprefix("sqlite://"), timeout=10)
         try:
-            return dict(connection.execute("SELECT status, count(*) FROM activity_logs GROUP BY status"))
+            return dict(connection.execute(query))
         finally:
             connection.close()
 
 
 def start_adit(
-    processes: Processes, adit: Path, name: str, directory: Path, store: Path, emulator: Emulator, login: str,
+    processes: Processes, adit: Path, name: str, directory: Path, store_url: str, emulator: Emulator, login: str,
     settings: str = "",
 ) -> Adit:
     """Migrates, adds a workspace for each instance and an org token that opens them all, and serves.
@@ -175,7 +179,7 @@ def start_adit(
     configuration.write_text(
         '[http]\nlisten = "127.0.0.1:0"\n'
         f'[admin]\ntokens = ["{admin_token}"]\n'
-        f'[store]\nurl = "sqlite://{store}"\n'
+        f'[store]\nurl = "{store_url}"\n'
         f'[aws]\nos_user = "{login}"\n'
         f'endpoint_id = "{emulator.endpoint_id}"\nendpoint_dns_name = "{emulator.endpoint_id}.invalid"\n'
         f'key_push_endpoint_override = "{emulator.key_push}"\n'
@@ -195,6 +199,7 @@ def start_adit(
         words = ["workspace", "add", instance, *org, "--tier", "3", "--instance", instance, "--address", address]
         workspaces.append(run(*words))
     if len(instances) > 2:
+        store = Path(store_url.removeprefix("sqlite://"))
         workspaces += copy_workspace(store, workspaces[1], instances[2:])
     token = run("token", "issue", "--org", workspaces[0], "--name", "bench")
     printed = processes.start(
@@ -203,7 +208,7 @@ def start_adit(
         r"listening on http://([\d.]+):(\d+)",
         emulator.environment,
     )
-    return Adit((printed[1], int(printed[2])), token, admin_token, workspaces, store, name)
+    return Adit((printed[1], int(printed[2])), token, admin_token, workspaces, store_url, name)
 
 
 def copy_workspace(store: Path, workspace: str, instances: list[tuple[str, str]]) -> list[str]:
@@ -223,6 +228,40 @@ def copy_workspace(store: Path, workspace: str, instances: list[tuple[str, str]]
     finally:
         connection.close()
     return [copy["id"] for copy in copies]
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL server on loopback."""
+
+    port: int
+
+    def database(self, name: str) -> str:
+        """Makes an empty database and gives its URL."""
+        output_of(["psql", self._url("postgres"), "-qc", f"CREATE DATABASE {name}"])
+        return self._url(name)
+
+    def _url(self, database: str) -> str:
+        return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+
+
+def start_postgres(processes: Processes, directory: Path) -> Postgres:
+    """The newest server that there is, as shipped: a commit waits for the disk that `directory` is on."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    if not versions:
+        raise Failed("PostgreSQL is not installed; scripts/test installs it")
+    server = versions[-1]
+    # It refuses to run as root.
+    shutil.chown(directory, "postgres")
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+    data = directory / "data"
+    initdb = [str(server.with_name("initdb")), "-D", str(data), "--username=postgres", "--auth=trust", "--encoding=UTF8"]
+    output_of([*as_postgres, *initdb, "--locale=C"])
+    port = free_port()
+    command = [str(server), "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+    command += ["-c", "unix_socket_directories="]
+    processes.start("postgres", [*as_postgres, *command], r"ready to accept connections")
+    return Postgres(port)
 
 
 def free_port() -> int:

@@ -6,6 +6,40 @@ use adit_actors::audit::{AuditRow, AuditStoreError};
 use serde_json::Value;
 use uuid::Uuid;
 
+/// What becomes of a begin row whose id is there. It replaces only what decides that the row is its own, so one that comes
+/// late changes nothing. The ids returned are those that are now there and this try's own.
+macro_rules! begin_on_conflict {
+    () => {
+        "
+    ON CONFLICT (id) DO UPDATE SET adit_attempt_nonce = excluded.adit_attempt_nonce
+    WHERE activity_logs.activity_type = 'exec'
+      AND activity_logs.adit_attempt_nonce = excluded.adit_attempt_nonce
+    RETURNING id"
+    };
+}
+
+/// The same for a final row, which replaces whatever its own try or the sweep wrote.
+macro_rules! finish_on_conflict {
+    () => {
+        "
+    ON CONFLICT (id) DO UPDATE SET
+        adit_body_hmac = excluded.adit_body_hmac,
+        workspace_id = excluded.workspace_id,
+        method = excluded.method,
+        summary = excluded.summary,
+        request_body = excluded.request_body,
+        response_body = excluded.response_body,
+        duration_ms = excluded.duration_ms,
+        status = excluded.status,
+        error_detail = excluded.error_detail,
+        created_at = excluded.created_at
+    WHERE activity_logs.activity_type = 'exec'
+      AND activity_logs.adit_attempt_nonce = excluded.adit_attempt_nonce
+    RETURNING id"
+    };
+}
+pub(super) use {begin_on_conflict, finish_on_conflict};
+
 /// Refuses a row whose text or JSON holds NUL: PostgreSQL has no place for it, and SQLite would cut the text there.
 pub(super) fn check(row: &AuditRow) -> Result<(), AuditStoreError> {
     let texts_hold_nul = row.summary.contains('\0')

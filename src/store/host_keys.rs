@@ -3,6 +3,7 @@
 use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::HostKey;
 use serde::{Deserialize, Serialize};
+use sqlx::{Database, Encode, Executor, IntoArguments, Transaction, Type};
 use time::OffsetDateTime;
 
 use super::row::{Columns, required, undecodable};
@@ -18,7 +19,7 @@ pub(super) const LIST: &str = "
     ORDER BY region, instance_id LIMIT $5";
 
 /// The time is the operator's pin's, whatever stood there.
-pub(super) const PIN: &str = "
+const PIN: &str = "
     INSERT INTO adit_host_keys (region, instance_id, key_type, key_base64, provenance, pinned_by)
     VALUES ($1, $2, $3, $4, 'operator', $5)
     ON CONFLICT (region, instance_id) DO UPDATE SET
@@ -119,4 +120,37 @@ pub struct PinnedByOperator {
     pub pin: HostKeyPin,
     /// The one that held until then.
     pub replaced: Option<HostKeyPin>,
+}
+
+/// Pins `key` and says what was pinned, in a transaction that keeps everyone else from pinning.
+pub(super) async fn replace<DB>(
+    transaction: &mut Transaction<'_, DB>,
+    instance: &InstanceKey,
+    key: &HostKey,
+    pinned_by: &str,
+) -> Result<PinnedByOperator, sqlx::Error>
+where
+    DB: Database,
+    DB::Row: Columns,
+    DB::Arguments: IntoArguments<DB>,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
+{
+    let replaced = sqlx::query(SHOW)
+        .bind(instance.region.as_str())
+        .bind(instance.instance_id.as_str())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    let pinned = sqlx::query(PIN)
+        .bind(instance.region.as_str())
+        .bind(instance.instance_id.as_str())
+        .bind(key.key_type.as_str())
+        .bind(key.key_base64.as_str())
+        .bind(pinned_by)
+        .fetch_one(&mut **transaction)
+        .await?;
+    Ok(PinnedByOperator {
+        pin: HostKeyPin::of(&pinned)?,
+        replaced: replaced.as_ref().map(HostKeyPin::of).transpose()?,
+    })
 }

@@ -9,7 +9,8 @@ use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::program::{Dev, keep};
+use super::background::keep;
+use super::program::Dev;
 use super::{rows, wait};
 
 /// What is said where nobody can tell what has become of the exec.

@@ -8,6 +8,8 @@
     reason = "a test's helpers fail it by panicking; clippy.toml reaches only the test functions themselves"
 )]
 
+#[path = "../support/background.rs"]
+mod background;
 mod exec;
 mod interrupt;
 mod memory;

@@ -6,9 +6,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::timeout;
 
-use crate::postgres::Database;
-use crate::postgres_cluster::{Cluster, ClusterOptions};
-use crate::unreliable_proxy::UnreliableProxy;
+use crate::support::postgres::Database;
+use crate::support::postgres_cluster::{Cluster, ClusterOptions};
+use crate::support::unreliable_proxy::UnreliableProxy;
 
 async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     url.parse::<PgConnectOptions>()?.connect().await

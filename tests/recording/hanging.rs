@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::postgres::Database;
-use crate::postgres_cluster::Cluster;
-use crate::wait;
+use crate::support::postgres::Database;
+use crate::support::postgres_cluster::Cluster;
+use crate::support::wait;
 
 const CONNECTIONS: u32 = 3;
 

@@ -1,5 +1,5 @@
-//! What an auditor relies on, shown on a real PostgreSQL while everything around the rows breaks: the service, the server,
-//! the connections between them.
+//! What an auditor relies on, shown on the real binary while everything around the rows breaks: the service itself,
+//! PostgreSQL, the connections between them.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,12 +11,14 @@
 )]
 
 mod breaking;
+mod encrypted;
 mod hanging;
-#[path = "../support/postgres.rs"]
-mod postgres;
-#[path = "../support/postgres_cluster.rs"]
-mod postgres_cluster;
-#[path = "../support/unreliable_proxy.rs"]
-mod unreliable_proxy;
-#[path = "../support/wait.rs"]
-mod wait;
+mod killed;
+mod load;
+mod outage;
+mod repeated;
+mod retention;
+mod stopped;
+mod support;
+mod truth;
+mod unreliable;

@@ -82,6 +82,16 @@ async fn an_exec_is_shown_while_it_runs_and_afterwards(app: &TestApp) {
     assert!(!shown.audit.committed);
     let listed = ask(app, "GET", "exec").await.json();
     assert_eq!(listed["data"][0]["ran"], "yes", "the list is live too: {listed}");
+    // By the path of another workspace that the same token opens it is neither seen nor ended.
+    for method in ["GET", "DELETE"] {
+        let path = format!("/workspaces/{}/exec/{id}", app.seed.tiers[2].id);
+        let answer = app.api.call(method, &path, Some(&app.seed.org_token), None).await;
+        answer.problem(404, "not_found");
+    }
+    assert_eq!(
+        exec_of(&ask(app, "GET", &path(id)).await, 200).state,
+        ExecState::Running
+    );
 
     assert_eq!(ask(app, "DELETE", &path(id)).await.status, 202);
     let exit = streaming.rest().await.frames().exit();

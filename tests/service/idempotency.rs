@@ -1,7 +1,6 @@
 //! Idempotency-Key: whatever callers do with one key, its command runs once.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use adit_actors::exec::{Exec, Outcome, Ran};
 use adit_emulator::InstanceState;
@@ -244,14 +243,17 @@ async fn what_could_not_be_recorded_runs_with_the_next_try(app: &TestApp) {
         .exec_of_problem(503, "audit_unavailable");
     assert_eq!((refused.ran, refused.outcome), (Ran::No, Some(Outcome::Failed)));
     held.let_go().await;
-    // Whether the first attempt has a row, and when it is settled, is the store's to say.
+    // Until it is found out that the store is back it goes on so. Whether the first attempt has a row, and when it is settled, is
+    // the store's to say.
     let exec = wait::until("it runs", async || {
         let answer = json_under(app, "k", &body).await;
         if answer.status == 200 {
             return Some(answer.exec());
         }
-        answer.problem(409, "exec_in_progress");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        match answer.status {
+            503 => answer.problem(503, "audit_unavailable"),
+            _ => answer.problem(409, "exec_in_progress"),
+        };
         None
     })
     .await;

@@ -3,7 +3,7 @@
 use adit_actors::exec::{Exec, Outcome, Ran};
 use serde_json::json;
 
-use crate::support::TestApp;
+use crate::support::{TestApp, wait};
 
 over_every_instance!(what_cannot_be_recorded_is_not_run);
 over_postgres!(what_cannot_be_recorded_is_not_run);
@@ -41,8 +41,13 @@ async fn what_cannot_be_recorded_is_not_run(app: &TestApp) {
     }
     held.let_go().await;
 
-    // On the same tunnel, so that the refused ones would have run before it.
-    let after = app.run(body("after")).await;
+    // On the same tunnel, so that the refused ones would have run before it. Until it is found out that the store is back,
+    // every exec is refused at once.
+    let after = wait::until("the store is written again", async || {
+        let after = app.run(body("after")).await;
+        (after.status != 503).then_some(after)
+    })
+    .await;
     assert_eq!(after.exec().exit_code, Some(0));
     assert_eq!(after.json()["tunnel"], "warm");
     let marks = ["before", "json", "stream", "after"].map(|name| mark(name).exists());

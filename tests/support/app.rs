@@ -408,7 +408,13 @@ fn emulator_settings(sshd: Option<&Sshd>, fleet: Fleet) -> adit_emulator::Settin
 async fn prepare_store(settings: &Settings, os_user: &str, fleet: Fleet) -> Seed {
     store::migrate(settings.store.url.expose_secret()).await.unwrap();
     let store = open_store(settings).await.unwrap();
-    let seed = Seed::write(store.as_ref(), os_user, fleet).await;
+    let seed = Seed::write(
+        store.as_ref(),
+        os_user,
+        fleet.instances,
+        fleet.addresses_are_known,
+    )
+    .await;
     store.close().await;
     seed
 }

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::app::Fleet;
 use adit::store::{NewToken, NewWorkspace, Store, TokenScope};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -63,15 +62,18 @@ impl Seed {
         }
     }
 
-    /// Writes it all, for the instances of the fleet.
-    pub(crate) async fn write(store: &dyn Store, os_user: &str, fleet: Fleet) -> Self {
+    /// Writes it all, for a fleet of so many instances, whose addresses the workspaces know or do not.
+    pub(crate) async fn write(
+        store: &dyn Store,
+        os_user: &str,
+        instances: usize,
+        addresses_are_known: bool,
+    ) -> Self {
         let (org, other_org) = (Uuid::new_v4(), Uuid::new_v4());
         let add = async |id: Uuid, org: Uuid, tier: i32, instance: Option<usize>| {
             store
                 .add_workspace(&NewWorkspace {
-                    address: fleet
-                        .addresses_are_known
-                        .then(|| address(instance.unwrap_or_default())),
+                    address: addresses_are_known.then(|| address(instance.unwrap_or_default())),
                     ..workspace(id, org, tier, instance, os_user)
                 })
                 .await
@@ -90,7 +92,7 @@ impl Seed {
         let (revoked, revoked_token) = issue(store, TokenScope::Workspace(tiers[3].id)).await;
         assert!(store.revoke_token(revoked).await.unwrap());
         let mut further = Vec::new();
-        for instance in 1..fleet.instances {
+        for instance in 1..instances {
             further.push(add(Uuid::new_v4(), org, 4, Some(instance)).await);
         }
         Self {

@@ -103,6 +103,6 @@ impl Held {
     }
 }
 
-fn file(directory: &TempDir) -> PathBuf {
+pub(crate) fn file(directory: &TempDir) -> PathBuf {
     directory.path().join("adit.db")
 }

@@ -71,7 +71,8 @@ pub(crate) fn finish(begun: &AuditRow, exec: &Exec, confidential: Confidential<'
         aws_request_ids: confidential.aws_request_ids,
     };
     let error_detail = exec.error.as_ref().map(|error| match confidential.failure {
-        Some(failure) => format!("{}: {failure}", error.code.as_str()),
+        // Part of it may be a peer's words, and no database takes a NUL: the row's end must not be lost for one.
+        Some(failure) => format!("{}: {}", error.code.as_str(), failure.replace('\0', "\u{fffd}")),
         None => error.code.as_str().to_owned(),
     });
     // As it was redacted, not as it was run.
@@ -110,4 +111,110 @@ fn ending(exec: &Exec) -> String {
 fn summary(program: Option<&str>, ending: &str) -> String {
     let shown: String = program.unwrap_or_default().chars().take(SUMMARY_LENGTH).collect();
     format!("exec {shown}: {ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::{Caller, CallerKind, ErrorCode, ExecRequest, ExecRequestParts};
+    use crate::instance::{InstanceKey, InstanceTarget};
+
+    fn spec(cmd: &[&str]) -> ExecSpec {
+        let parts = ExecRequestParts {
+            cmd: vec!["true".to_owned()],
+            ..ExecRequestParts::default()
+        };
+        let mut request = ExecRequest::validate(parts).unwrap();
+        request.cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
+        ExecSpec {
+            exec_id: Uuid::nil(),
+            workspace_id: Uuid::nil(),
+            target: InstanceTarget {
+                instance: InstanceKey {
+                    region: "us-east-2".to_owned(),
+                    instance_id: "i-0123456789abcdef0".to_owned(),
+                },
+                os_user: "ubuntu".to_owned(),
+                availability_zone: None,
+                address: None,
+                port: None,
+                endpoint: None,
+            },
+            request,
+            caller: Caller {
+                kind: CallerKind::Workspace,
+                id: Uuid::nil(),
+                prefix: "12345678".to_owned(),
+                name: None,
+            },
+            remote_addr: None,
+            request_id: None,
+            body_hmac: None,
+        }
+    }
+
+    fn exec() -> Exec {
+        let stream = json!({"bytes": 0, "sent": 0, "truncated": false, "sha256": null});
+        serde_json::from_value(json!({
+            "exec_id": Uuid::nil(), "state": "ended", "ran": "yes", "outcome": "exited", "ended_by": "exit",
+            "exit_code": 3, "signal": null, "error": null, "started_at": "2024-01-01T00:00:00Z", "duration_ms": 1,
+            "timeout_s": 30, "streams": {"stdout": stream, "stderr": stream}, "kill": null, "tunnel": "warm",
+            "timing_ms": {"queued": null, "grant": null, "connect": null, "channel": null, "first_byte": null, "run": null},
+            "audit": {"id": Uuid::nil(), "committed": true},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_row_shows_of_a_command_only_what_was_redacted() {
+        let table = [
+            (
+                vec!["ls", "TOKEN=abc"],
+                json!(["ls", "TOKEN=[REDACTED:TOKEN]"]),
+                "exec ls",
+            ),
+            (
+                vec!["TOKEN=abc"],
+                json!(["TOKEN=[REDACTED:TOKEN]"]),
+                "exec TOKEN=[REDACTED:TOKEN]",
+            ),
+            // No valid request holds a NUL: it stands for all that makes a redaction fail.
+            (
+                vec!["ls", "a\0b"],
+                json!(["[redaction failed]"]),
+                "exec [redaction failed]",
+            ),
+        ];
+        for (cmd, kept, summary) in table {
+            let begun = begin(&spec(&cmd), OffsetDateTime::UNIX_EPOCH);
+            let finished = finish(&begun, &exec(), Confidential::default());
+            assert_eq!(
+                (&begun.request_body["cmd"], &finished.request_body["cmd"]),
+                (&kept, &kept)
+            );
+            assert_eq!(begun.summary, format!("{summary}: running"));
+            assert_eq!(finished.summary, format!("{summary}: exited 3"));
+        }
+    }
+
+    #[test]
+    fn a_peer_cannot_spoil_a_row_by_what_it_says() {
+        let exec = Exec {
+            error: Some(ErrorCode::TargetUnreachable.into()),
+            ..exec()
+        };
+        let confidential = Confidential {
+            failure: Some("the peer hung up: bye\0bye"),
+            ..Confidential::default()
+        };
+        let row = finish(
+            &begin(&spec(&["ls"]), OffsetDateTime::UNIX_EPOCH),
+            &exec,
+            confidential,
+        );
+        assert_eq!(
+            row.error_detail.as_deref(),
+            Some("target_unreachable: the peer hung up: bye\u{fffd}bye")
+        );
+    }
 }

@@ -19,8 +19,6 @@ use adit_emulator::{Credentials, Emulator, Instance, Settings};
 use async_trait::async_trait;
 use uuid::Uuid;
 
-const REGION: &str = "us-east-2";
-
 /// Everything outside the engines.
 pub(crate) struct World {
     /// Dials so far, those that failed too.
@@ -31,12 +29,15 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Where all instances are.
+    pub(crate) const REGION: &str = "us-east-2";
+
     /// Number of the instance that the emulator plays.
     pub(crate) const REACHABLE: usize = 0;
 
     pub(crate) async fn start() -> Result<Self, Box<dyn Error>> {
         let mut settings = Settings::new(Credentials::new("bench", "bench"));
-        settings.region = REGION.to_owned();
+        settings.region = Self::REGION.to_owned();
         settings.instances = vec![Instance {
             id: Self::target(Self::REACHABLE).instance.instance_id,
             ..Instance::default()
@@ -48,7 +49,7 @@ impl World {
             )),
             key_push_endpoint: Some(emulator.http_url()),
             tunnel_endpoint: Some(emulator.tunnel_url().parse()?),
-            ..AwsOptions::new(REGION)
+            ..AwsOptions::new(Self::REGION)
         };
         Ok(Self {
             dials: Arc::default(),
@@ -60,7 +61,7 @@ impl World {
     pub(crate) fn target(number: usize) -> InstanceTarget {
         InstanceTarget {
             instance: InstanceKey {
-                region: REGION.to_owned(),
+                region: Self::REGION.to_owned(),
                 instance_id: format!("i-{number:017x}"),
             },
             os_user: "bench".to_owned(),

@@ -23,22 +23,14 @@ const PAGE: PageLength = PageLength {
     max: 200,
 };
 
-/// What both lists may be asked for.
-#[derive(Debug, Default)]
+/// What both lists may be asked for, and a workspace's list for nothing else.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Filters {
     pub(crate) limit: Option<String>,
     pub(crate) cursor: Option<String>,
     pub(crate) status: Option<String>,
     pub(crate) since: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    limit: Option<String>,
-    cursor: Option<String>,
-    status: Option<String>,
-    since: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,19 +49,7 @@ pub(crate) async fn list(request: HttpRequest, state: Data<HttpState>) -> HttpRe
 
 async fn listing(request: &HttpRequest, state: &HttpState) -> Result<Listing, Problem> {
     let tenant = tenant::admit(request, state).await?;
-    let ListQuery {
-        limit,
-        cursor,
-        status,
-        since,
-    } = paging::query(request)?;
-    let query = Filters {
-        limit,
-        cursor,
-        status,
-        since,
-    }
-    .of(Some(tenant.workspace.id))?;
+    let query = paging::query::<Filters>(request)?.of(Some(tenant.workspace.id))?;
     let (rows, next_cursor) = page(state.store.as_ref(), query).await?;
     let data = as_they_stand(&state.engine, &rows).await;
     Ok(Listing { data, next_cursor })
@@ -215,7 +195,7 @@ mod tests {
             "",
             "!",
             "aGk",
-            &good[1..],
+            good.trim_start_matches('A'),
             &format!("{good}AAAA"),
             &format!("{good}="),
             &paging::cursor(&far),

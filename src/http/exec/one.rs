@@ -18,36 +18,51 @@ use crate::http::{access_log, respond};
 
 /// `GET`.
 pub(crate) async fn show(request: HttpRequest, state: Data<HttpState>) -> HttpResponse {
-    let shown = async {
-        let named = admit(&request, &state).await?;
-        let exec = find(&state, &named).await?;
-        Ok(named.answered(StatusCode::OK, &exec))
-    };
-    shown.await.unwrap_or_else(Problem::into_response)
+    shown(&request, &state)
+        .await
+        .unwrap_or_else(Problem::into_response)
 }
 
-/// `DELETE`: 202 with the exec, whose end is on its way; 200 with one that had ended already.
+async fn shown(request: &HttpRequest, state: &HttpState) -> Result<HttpResponse, Problem> {
+    let named = admit(request, state).await?;
+    let exec = find(state, &named).await?;
+    Ok(named.answered(StatusCode::OK, &exec))
+}
+
+/// `DELETE`: 202 with the exec as it stood, whose end is on its way; 200 with one that had ended already.
 pub(crate) async fn cancel(request: HttpRequest, state: Data<HttpState>) -> HttpResponse {
-    let cancelled = async {
-        let named = admit(&request, &state).await?;
-        let is_here = state
-            .engine
-            .cancel(named.exec_id, named.workspace_id(), EndedBy::Delete);
-        if is_here {
-            let caller = &named.tenant.caller;
-            tracing::info!(exec.id = %named.exec_id, token.kind = ?caller.kind, token.id = %caller.id, "an exec is cancelled by its tenant");
-        }
-        let exec = find(&state, &named).await?;
-        if stored::has_ended(&exec) {
-            Ok(named.answered(StatusCode::OK, &exec))
-        } else if is_here {
-            Ok(named.answered(StatusCode::ACCEPTED, &exec))
-        } else {
-            Ok(named.not_here(exec))
-        }
-    };
     // A body, which nobody reads, may follow.
-    cancelled.await.unwrap_or_else(Problem::into_closing_response)
+    cancelled(&request, &state)
+        .await
+        .unwrap_or_else(Problem::into_closing_response)
+}
+
+async fn cancelled(request: &HttpRequest, state: &HttpState) -> Result<HttpResponse, Problem> {
+    let named = admit(request, state).await?;
+    let exec = find(state, &named).await?;
+    if stored::has_ended(&exec) {
+        return Ok(named.answered(StatusCode::OK, &exec));
+    }
+    if state
+        .engine
+        .cancel(named.exec_id, named.workspace_id(), EndedBy::Delete)
+    {
+        let caller = &named.tenant.caller;
+        tracing::info!(
+            exec.id = %named.exec_id,
+            token.kind = ?caller.kind,
+            token.id = %caller.id,
+            "a tenant cancels an exec"
+        );
+        return Ok(named.answered(StatusCode::ACCEPTED, &exec));
+    }
+    // It may have ended meanwhile.
+    let exec = find(state, &named).await?;
+    if stored::has_ended(&exec) {
+        Ok(named.answered(StatusCode::OK, &exec))
+    } else {
+        Ok(named.not_here(exec))
+    }
 }
 
 /// An exec that the path names, of a workspace that the caller may know of.

@@ -1,128 +1,22 @@
-//! Execs that this process does not run, as rows in the store: looked at, listed, cancelled, and met under a key.
+//! Execs that this process does not run, as rows in the store: looked at, listed and cancelled.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use adit_actors::audit::{AuditRow, Half, RowStatus};
-use adit_actors::engine::EngineSettings;
-use adit_actors::exec::{EndedBy, Exec, Outcome, Ran};
+use adit_actors::exec::{EndedBy, Outcome, Ran};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
-use time::OffsetDateTime;
-use time::macros::datetime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{ADMIN, Answer, Aws, BOUND, Service, TRUE};
+use super::house::{ADMITTED, House};
+use super::{BOUND, TRUE};
+use crate::http::HttpOptions;
 use crate::http::admin_wire::{ExecListing, ExecRecord};
-use crate::http::exec::{IdempotencyKey, request_body};
 use crate::http::test_support::{ended, exited};
-use crate::http::{HttpOptions, Surface};
 use crate::store::TokenScope;
-
-const ADMITTED: OffsetDateTime = datetime!(2026-01-02 03:04:05.123456 UTC);
-const KEY: [(&str, &str); 2] = [("content-type", "application/json"), ("idempotency-key", "k")];
-
-/// A service with a workspace, and a token that opens it.
-struct House {
-    service: Service,
-    workspace: Uuid,
-    token_id: Uuid,
-    token: String,
-}
-
-impl House {
-    async fn with(options: HttpOptions) -> Self {
-        let service = Service::with(options, EngineSettings::default(), Aws::default(), Surface::Both).await;
-        let workspace = service.workspace(3, Some(service.org().await), true).await;
-        let (token_id, token) = service.token(TokenScope::Workspace(workspace)).await;
-        Self {
-            service,
-            workspace,
-            token_id,
-            token,
-        }
-    }
-
-    async fn new() -> Self {
-        Self::with(HttpOptions::default()).await
-    }
-
-    /// A call below the workspace's execs.
-    async fn ask(&self, method: &str, rest: &str) -> Answer {
-        let path = format!("/workspaces/{}/exec{rest}", self.workspace);
-        self.service.ask(method, &path, Some(&self.token), &[], "").await
-    }
-
-    async fn admin(&self, rest: &str) -> Answer {
-        let path = format!("/admin/execs{rest}");
-        self.service.ask("GET", &path, Some(ADMIN), &[], "").await
-    }
-
-    async fn exec_under_key(&self, body: &str) -> Answer {
-        let path = format!("/workspaces/{}/exec", self.workspace);
-        self.service
-            .ask("POST", &path, Some(&self.token), &KEY, body)
-            .await
-    }
-
-    fn begun(&self) -> AuditRow {
-        AuditRow {
-            id: Uuid::new_v4(),
-            attempt_nonce: Uuid::new_v4(),
-            body_hmac: None,
-            workspace_id: self.workspace,
-            status: RowStatus::Running,
-            summary: "exec true: running".to_owned(),
-            request_body: json!({ "cmd": ["true"], "timeout_s": 30, "actor": { "prefix": "12345678" } }),
-            response_body: None,
-            duration_ms: None,
-            error_detail: None,
-            created_at: ADMITTED,
-        }
-    }
-
-    async fn write(&self, half: Half, row: &AuditRow) {
-        let rows = std::slice::from_ref(row);
-        let foreign = self.service.store.write(half, rows).await.unwrap();
-        assert!(foreign.is_empty());
-    }
-
-    async fn write_ended(&self, row: AuditRow, status: RowStatus, exec: Exec) -> AuditRow {
-        let mut body = json!(Exec {
-            exec_id: row.id,
-            ..exec
-        });
-        body["aws_request_ids"] = json!({ "key_push": "confidential" });
-        let row = AuditRow {
-            status,
-            response_body: Some(body),
-            error_detail: Some("grant_denied: the cause".to_owned()),
-            ..row
-        };
-        self.write(Half::Finish, &row).await;
-        row
-    }
-}
-
-fn key() -> IdempotencyKey {
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        HeaderName::from_static("idempotency-key"),
-        HeaderValue::from_static("k"),
-    );
-    IdempotencyKey::of(&headers).unwrap().unwrap()
-}
-
-fn hmac_of(body: &str) -> [u8; 32] {
-    key().hmac_of(&request_body::parse(body.as_bytes()).unwrap().request)
-}
-
-fn failed() -> Exec {
-    ended(Outcome::Failed, EndedBy::Exit, Ran::No)
-}
 
 #[actix_web::test]
 async fn an_exec_that_runs_elsewhere_is_shown_as_far_as_it_is_known_and_not_cancelled() {
@@ -255,7 +149,13 @@ async fn queries_that_make_no_sense_are_refused_by_name() {
 #[actix_web::test]
 async fn operators_see_the_whole_row() {
     let house = House::new().await;
-    let row = house.write_ended(house.begun(), RowStatus::Error, failed()).await;
+    let row = house
+        .write_ended(
+            house.begun(),
+            RowStatus::Error,
+            ended(Outcome::Failed, EndedBy::Exit, Ran::No),
+        )
+        .await;
     let shown = house.admin(&format!("/{}", row.id)).await;
     assert_eq!(shown.status, 200);
     let record: ExecRecord = serde_json::from_value(shown.json()).unwrap();
@@ -341,122 +241,6 @@ async fn whoever_may_not_run_anything_any_more_may_look_and_cancel() {
         let answer = house.service.ask(method, &path, Some(&token), &[], "").await;
         assert_eq!(answer.status, 200, "{method} {path}");
     }
-    house.service.stop().await;
-}
-
-#[actix_web::test]
-async fn a_key_whose_attempts_all_failed_gets_the_next_one() {
-    let house = House::new().await;
-    for number in 0..21 {
-        let row = AuditRow {
-            id: key().exec_id(house.workspace, number),
-            body_hmac: Some(hmac_of(TRUE)),
-            ..house.begun()
-        };
-        house.write_ended(row, RowStatus::Error, failed()).await;
-    }
-    // The engine's rows are kept apart in these tests, so this attempt is never found.
-    let answer = house.exec_under_key(TRUE).await;
-    assert_eq!((answer.status, answer.code().as_str()), (502, "grant_denied"));
-    let exec_id = key().exec_id(house.workspace, 21);
-    assert_eq!(answer.headers["adit-exec-id"], exec_id.to_string().as_str());
-    assert_eq!(answer.json()["exec"]["exec_id"], json!(exec_id));
-    let rows = house.service.rows.0.lock().unwrap().clone();
-    assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].id, rows[0].body_hmac), (exec_id, Some(hmac_of(TRUE))));
-    house.service.stop().await;
-}
-
-#[actix_web::test]
-async fn a_key_that_another_process_runs_or_lost_is_in_progress_until_its_row_is_settled() {
-    let house = House::new().await;
-    let row = AuditRow {
-        id: key().exec_id(house.workspace, 0),
-        body_hmac: Some(hmac_of(TRUE)),
-        ..house.begun()
-    };
-    house.write(Half::Begin, &row).await;
-    let answer = house.exec_under_key(TRUE).await;
-    assert_eq!((answer.status, answer.code().as_str()), (409, "exec_in_progress"));
-    assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(answer.headers["adit-exec-id"], row.id.to_string().as_str());
-    assert_eq!(answer.json()["exec"]["exec_id"], json!(row.id));
-    assert_eq!(answer.json()["exec"]["state"], "running");
-    let other = house.exec_under_key(r#"{"cmd":["false"]}"#).await;
-    assert_eq!(
-        (other.status, other.code().as_str()),
-        (422, "idempotency_mismatch")
-    );
-    assert_eq!(other.headers["adit-exec-id"], row.id.to_string().as_str());
-
-    assert_eq!(house.service.store.sweep(Duration::ZERO).await.unwrap(), [row.id]);
-    let replay = house.exec_under_key(TRUE).await;
-    assert_eq!(replay.status, 200);
-    assert_eq!(replay.headers["idempotent-replayed"], "true");
-    assert_eq!(replay.headers["content-type"], "application/x-ndjson");
-    let frame = replay.json();
-    for (member, value) in [
-        ("type", json!("exit")),
-        ("exec_id", json!(row.id)),
-        ("state", json!("ended")),
-        ("ran", json!("unknown")),
-        ("outcome", json!("unknown")),
-        ("ended_by", json!("crash")),
-        ("duration_ms", Value::Null),
-    ] {
-        assert_eq!(frame[member], value, "{member}: {frame}");
-    }
-    assert_eq!(house.service.dispatched(), (0, 0));
-    house.service.stop().await;
-}
-
-#[actix_web::test]
-async fn a_row_that_nobody_asked_for_under_a_key_is_no_ones_replay() {
-    let house = House::new().await;
-    let row = AuditRow {
-        id: key().exec_id(house.workspace, 0),
-        ..house.begun()
-    };
-    house.write_ended(row, RowStatus::Ok, exited(0)).await;
-    let answer = house.exec_under_key(TRUE).await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (422, "idempotency_mismatch")
-    );
-    assert_eq!(house.service.dispatched(), (0, 0));
-    house.service.stop().await;
-}
-
-#[actix_web::test]
-async fn keys_that_are_none_are_refused_by_name_after_the_body() {
-    let house = House::new().await;
-    let path = format!("/workspaces/{}/exec", house.workspace);
-    let json = KEY[0];
-    let long = "k".repeat(129);
-    for (headers, body, name) in [
-        (vec![json, ("idempotency-key", "")], TRUE, "`Idempotency-Key`"),
-        (
-            vec![json, ("idempotency-key", "two words")],
-            TRUE,
-            "`Idempotency-Key`",
-        ),
-        (vec![json, ("idempotency-key", &long)], TRUE, "`Idempotency-Key`"),
-        (
-            vec![json, KEY[1], ("Idempotency-Key", "k")],
-            TRUE,
-            "`Idempotency-Key`",
-        ),
-        (vec![json, ("idempotency-key", "")], "{}", "`cmd`"),
-    ] {
-        let answer = house
-            .service
-            .ask("POST", &path, Some(&house.token), &headers, body)
-            .await;
-        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"));
-        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains(name), "{headers:?}: {detail}");
-    }
-    assert_eq!(house.service.dispatched(), (0, 0));
     house.service.stop().await;
 }
 

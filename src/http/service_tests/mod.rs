@@ -4,6 +4,8 @@
 mod admission;
 mod execs;
 mod host_keys;
+mod house;
+mod keys;
 mod limits;
 mod operators;
 

@@ -13,13 +13,10 @@ use super::PostgresStore;
 use super::connections::Statement;
 use crate::store::{audit_rows, failure};
 
-/// Writes a batch, in the words that both halves share, and returns the ids that are now there and this try's own. The
-/// row of another try or another writer is not touched. Rows are locked in the order of their ids: batches that share
-/// some can't deadlock.
-macro_rules! write {
-    (replacing: $columns:literal) => {
-        concat!(
-            "
+/// The rows of a batch, locked in the order of their ids: batches that share some can't deadlock.
+macro_rules! insert {
+    () => {
+        "
     INSERT INTO activity_logs (id, adit_attempt_nonce, adit_body_hmac, workspace_id, activity_type, method, summary,
                                request_body, response_body, duration_ms, status, error_detail, created_at)
     SELECT id, nonce, hmac, workspace_id, 'exec', 'POST /workspaces/:id/exec', summary, request, response, duration_ms,
@@ -28,31 +25,13 @@ macro_rules! write {
                 $9::TEXT[], $10::TEXT[], $11::TIMESTAMPTZ[])
         AS batch (id, nonce, hmac, workspace_id, summary, request, response, duration_ms, status, error_detail,
                   created_at)
-    ORDER BY id
-    ON CONFLICT (id) DO UPDATE SET ",
-            $columns,
-            "
-    WHERE activity_logs.activity_type = 'exec'
-      AND activity_logs.adit_attempt_nonce = excluded.adit_attempt_nonce
-    RETURNING id"
-        )
+    ORDER BY id"
     };
 }
 
-/// What it replaces is what decided that the row is its own: a begin that comes late changes nothing.
-const BEGIN: &str = write!(replacing: "adit_attempt_nonce = excluded.adit_attempt_nonce");
+const BEGIN: &str = concat!(insert!(), audit_rows::begin_on_conflict!());
 
-const FINISH: &str = write!(replacing: "
-        adit_body_hmac = excluded.adit_body_hmac,
-        workspace_id = excluded.workspace_id,
-        method = excluded.method,
-        summary = excluded.summary,
-        request_body = excluded.request_body,
-        response_body = excluded.response_body,
-        duration_ms = excluded.duration_ms,
-        status = excluded.status,
-        error_detail = excluded.error_detail,
-        created_at = excluded.created_at");
+const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 
 /// Needs what a batch needs: the right to write rows, a server that is no standby, and a commit that reaches the disk. An
 /// INSERT of no rows commits nothing, so the message goes into the write-ahead log with it; nobody reads it.

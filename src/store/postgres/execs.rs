@@ -29,7 +29,8 @@ pub(super) async fn list(store: &PostgresStore, query: &ExecQuery) -> Result<Vec
         .map_err(|error| unavailable("list execs", error))
 }
 
-/// All six parameters are bound, whichever of them the text names.
+/// All six parameters are bound, whichever of them the text names. It is planned anew each time: a plan for all values
+/// would take any two times for neighbours, and sort what lies between them.
 fn statement(query: &ExecQuery) -> Statement<'static> {
     let (after_time, after_id) = query.after.unzip();
     // The text is put together from constants.
@@ -40,4 +41,5 @@ fn statement(query: &ExecQuery) -> Statement<'static> {
         .bind(after_time)
         .bind(after_id)
         .bind(i64::from(query.limit))
+        .persistent(false)
 }

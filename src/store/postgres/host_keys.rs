@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::PostgresStore;
 use crate::store::failure::unavailable;
-use crate::store::host_keys::{FORGET, LIST, PIN, PIN_FIRST_USE, SHOW};
+use crate::store::host_keys::{self, FORGET, LIST, PIN_FIRST_USE, SHOW};
 use crate::store::{HostKeyPin, HostKeyQuery, PinnedByOperator, StoreError};
 
 /// Against everyone who writes pins: nobody's can come between what is read and what replaces it.
@@ -68,23 +68,7 @@ async fn replace(
 ) -> Result<PinnedByOperator, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query(LOCK).execute(&mut *transaction).await?;
-    let replaced = sqlx::query(SHOW)
-        .bind(&instance.region)
-        .bind(&instance.instance_id)
-        .fetch_optional(&mut *transaction)
-        .await?;
-    let pinned = sqlx::query(PIN)
-        .bind(&instance.region)
-        .bind(&instance.instance_id)
-        .bind(&key.key_type)
-        .bind(&key.key_base64)
-        .bind(pinned_by)
-        .fetch_one(&mut *transaction)
-        .await?;
-    let pinned = PinnedByOperator {
-        pin: HostKeyPin::of(&pinned)?,
-        replaced: replaced.as_ref().map(HostKeyPin::of).transpose()?,
-    };
+    let pinned = host_keys::replace(&mut transaction, instance, key, pinned_by).await?;
     transaction.commit().await?;
     Ok(pinned)
 }

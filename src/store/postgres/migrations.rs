@@ -18,7 +18,7 @@ use crate::store::{ConnectError, history};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Any number, the same in every Adit: whoever holds the advisory lock of this name migrates.
-const LOCK: i64 = 0x6164_6974_0000_0001;
+pub(super) const LOCK: i64 = 0x6164_6974_0000_0001;
 
 /// How often a replica that waits for another's migrations looks. It must not wait in `pg_advisory_lock`: that statement's
 /// snapshot would hold up CREATE INDEX CONCURRENTLY, for which it waits.
@@ -44,7 +44,7 @@ pub(super) struct Patience {
 impl Patience {
     /// A second is no outage for the host's writers, and ten attempts outlast most of its reports; a backup may take an
     /// hour, and so may an index on hundreds of millions of rows.
-    const USUAL: Self = Self {
+    pub(super) const USUAL: Self = Self {
         lock: Duration::from_secs(1),
         attempts: 10,
         pause: Duration::from_secs(3),
@@ -70,14 +70,16 @@ pub(super) async fn migrate_with(
     wait_for_turn(&mut connection, patience.other).await?;
     let migrator = migrator();
     let before = applied(&mut connection).await?;
+    match history::check(&before, &migrator) {
+        Ok(()) | Err(ConnectError::NotMigrated { .. }) => {}
+        Err(error) => return Err(error),
+    }
     for migration in migrator.iter() {
         if before.iter().any(|applied| applied.version == migration.version) {
             continue;
         }
         apply(&migrator, migration, &mut connection, patience).await?;
     }
-    // Compares those that were there with those of this version.
-    migrator.run(&mut connection).await.map_err(migrate_error)?;
     let after = applied(&mut connection).await?;
     connection.close().await.map_err(open_error)?;
     Ok(after.len().saturating_sub(before.len()))
@@ -215,7 +217,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>,
         .map_err(|error| ConnectError::Open(error.into()))
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("migrations/postgres");
     migrator.dangerous_set_table_name(history::TABLE);
     // It would wait in `pg_advisory_lock`.

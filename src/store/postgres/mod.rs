@@ -75,14 +75,16 @@ impl PostgresStore {
     }
 }
 
-/// What holds in a session, whatever the server's own defaults are. A commit must be on disk when it is acknowledged; and
-/// the server, too, gives up what nobody waits for any more.
+/// What holds in a session, whatever the server's own defaults are. A commit must be on disk when it is acknowledged. The
+/// server, too, gives up what nobody waits for any more. Adit's indexes give every order that is asked for; PostgreSQL
+/// would sometimes rather sort what it finds by one of the host's, among the rows of all other writers.
 fn session(options: PgConnectOptions, deadline: Duration) -> PgConnectOptions {
     let options = options.options([
         ("synchronous_commit", "on".to_owned()),
         ("statement_timeout", milliseconds(deadline)),
         ("lock_timeout", milliseconds(LOCK_TIMEOUT)),
         ("idle_in_transaction_session_timeout", milliseconds(deadline)),
+        ("enable_incremental_sort", "off".to_owned()),
     ]);
     named(options)
 }

@@ -17,7 +17,7 @@ use crate::store::{
     Workspace, timestamp,
 };
 
-const AUTHORIZE: &str = accounts::authorize!(now: "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')");
+pub(super) const AUTHORIZE: &str = accounts::authorize!(now: "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')");
 
 const REVOKE: [&str; 2] = accounts::revoke!(now: "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')");
 

@@ -14,43 +14,23 @@ use uuid::Uuid;
 use super::{SqliteStore, modifier};
 use crate::store::{audit_rows, failure, timestamp};
 
-/// Writes a batch, in the words that both halves share, and returns the ids that are now there and this try's own. The
-/// row of another try or another writer is not touched.
-macro_rules! write {
-    (replacing: $columns:literal) => {
-        concat!(
-            "
+/// The rows of a batch.
+macro_rules! insert {
+    () => {
+        "
     INSERT INTO activity_logs (id, adit_attempt_nonce, adit_body_hmac, workspace_id, activity_type, method, summary,
                                request_body, response_body, duration_ms, status, error_detail, created_at)
     SELECT value ->> 'id', value ->> 'attempt_nonce', unhex(value ->> 'body_hmac'), value ->> 'workspace_id', 'exec',
            'POST /workspaces/:id/exec', value ->> 'summary', value -> 'request_body', value -> 'response_body',
            value ->> 'duration_ms', value ->> 'status', value ->> 'error_detail', value ->> 'created_at'
     FROM json_each(?1)
-    WHERE true -- without it the parser takes ON for a join
-    ON CONFLICT (id) DO UPDATE SET ",
-            $columns,
-            "
-    WHERE activity_logs.activity_type = 'exec'
-      AND activity_logs.adit_attempt_nonce = excluded.adit_attempt_nonce
-    RETURNING id"
-        )
+    WHERE true -- without it the parser takes ON for a join"
     };
 }
 
-/// What it replaces is what decided that the row is its own: a begin that comes late changes nothing.
-const BEGIN: &str = write!(replacing: "adit_attempt_nonce = excluded.adit_attempt_nonce");
+const BEGIN: &str = concat!(insert!(), audit_rows::begin_on_conflict!());
 
-const FINISH: &str = write!(replacing: "
-        adit_body_hmac = excluded.adit_body_hmac,
-        workspace_id = excluded.workspace_id,
-        method = excluded.method,
-        summary = excluded.summary,
-        request_body = excluded.request_body,
-        response_body = excluded.response_body,
-        duration_ms = excluded.duration_ms,
-        status = excluded.status,
-        error_detail = excluded.error_detail,
-        created_at = excluded.created_at");
+const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 
 /// Commits a page to the log, of the same value as before: a statement that writes no row would not even notice that
 /// the disk is full.
@@ -58,7 +38,7 @@ const PROBE: &str = "PRAGMA user_version = 0";
 
 /// What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
 /// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`).
-const SWEEP: &str = "
+pub(super) const SWEEP: &str = "
     UPDATE activity_logs SET
         status = 'error',
         summary = CASE WHEN summary LIKE '%: running'
@@ -75,7 +55,7 @@ const SWEEP: &str = "
     RETURNING id";
 
 /// `?1` how long ago, `?2` how many.
-const DELETE_ENDED: &str = "
+pub(super) const DELETE_ENDED: &str = "
     DELETE FROM activity_logs WHERE id IN (
         SELECT id FROM activity_logs
         WHERE activity_type = 'exec' AND status <> 'running'

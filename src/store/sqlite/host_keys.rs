@@ -7,7 +7,7 @@ use sqlx::sqlite::SqlitePool;
 
 use super::SqliteStore;
 use crate::store::failure::unavailable;
-use crate::store::host_keys::{FORGET, LIST, PIN, PIN_FIRST_USE, SHOW};
+use crate::store::host_keys::{self, FORGET, LIST, PIN_FIRST_USE, SHOW};
 use crate::store::{HostKeyPin, HostKeyQuery, PinnedByOperator, StoreError};
 
 pub(super) async fn show(
@@ -56,23 +56,7 @@ async fn replace(
     pinned_by: &str,
 ) -> Result<PinnedByOperator, sqlx::Error> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let replaced = sqlx::query(SHOW)
-        .bind(&instance.region)
-        .bind(&instance.instance_id)
-        .fetch_optional(&mut *transaction)
-        .await?;
-    let pinned = sqlx::query(PIN)
-        .bind(&instance.region)
-        .bind(&instance.instance_id)
-        .bind(&key.key_type)
-        .bind(&key.key_base64)
-        .bind(pinned_by)
-        .fetch_one(&mut *transaction)
-        .await?;
-    let pinned = PinnedByOperator {
-        pin: HostKeyPin::of(&pinned)?,
-        replaced: replaced.as_ref().map(HostKeyPin::of).transpose()?,
-    };
+    let pinned = host_keys::replace(&mut transaction, instance, key, pinned_by).await?;
     transaction.commit().await?;
     Ok(pinned)
 }

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_actors::audit::{AuditStore, AuditStoreError, Half};
+use adit_actors::audit::{AuditStore, AuditStoreError, Half, RowStatus};
 use async_trait::async_trait;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::types::Json;
-use sqlx::types::uuid::fmt::Hyphenated;
+use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
+use super::accounts::AUTHORIZE;
+use super::audit::{DELETE_ENDED, SWEEP};
 use super::{SqliteStore, connect_options, migrate, pool};
+use crate::store::execs::SHOW;
 use crate::store::suite::{Activity, Database, Harness, defaults, running, store_suite, workspace};
-use crate::store::{ConnectError, Store, connect};
+use crate::store::{ConnectError, ExecQuery, Store, connect};
 
 struct File {
     pool: SqlitePool,
@@ -43,26 +44,7 @@ impl Database for File {
             .fetch_all(&self.pool)
             .await
             .unwrap();
-        rows.iter().map(activity).collect()
-    }
-}
-
-fn activity(row: &SqliteRow) -> Activity {
-    Activity {
-        id: row.get::<Hyphenated, _>("id").into(),
-        workspace_id: row.get::<Hyphenated, _>("workspace_id").into(),
-        activity_type: row.get("activity_type"),
-        method: row.get("method"),
-        summary: row.get("summary"),
-        request_body: row
-            .get::<Option<Json<_>>, _>("request_body")
-            .map(|Json(body)| body),
-        response_body: row
-            .get::<Option<Json<_>>, _>("response_body")
-            .map(|Json(body)| body),
-        duration_ms: row.get("duration_ms"),
-        status: row.get("status"),
-        error_detail: row.get("error_detail"),
+        rows.iter().map(Activity::of).collect()
     }
 }
 
@@ -154,7 +136,7 @@ async fn committed_rows_survive_a_killed_process() {
         .await
         .unwrap();
     assert_eq!(
-        rows.iter().map(|row| activity(row).id).collect::<Vec<_>>(),
+        rows.iter().map(|row| Activity::of(row).id).collect::<Vec<_>>(),
         [row.id]
     );
 }
@@ -191,6 +173,38 @@ async fn commits_are_durable_and_readers_cannot_write() {
         .execute(&store.writer)
         .await
         .unwrap();
+}
+
+/// Each through its index and out of it in the right order.
+#[tokio::test]
+async fn no_statement_reads_or_sorts_all_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, store) = opened(&directory).await;
+    let place = Some((
+        time::macros::datetime!(2026-01-02 03:04:05 UTC),
+        uuid::Uuid::nil(),
+    ));
+    let lists = [None, Some(uuid::Uuid::nil())].map(|workspace_id| {
+        [None, place].map(|after| ExecQuery {
+            workspace_id,
+            status: Some(RowStatus::Ok),
+            since: place.unzip().0,
+            after,
+            limit: 50,
+        })
+    });
+    let lists = lists.iter().flatten().map(ExecQuery::statement);
+    let others = [SHOW, AUTHORIZE, SWEEP, DELETE_ENDED].map(str::to_owned);
+    for statement in lists.chain(others) {
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let plan = sqlx::query(explain).fetch_all(&store.writer).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+        let plan = plan.join("\n");
+        assert!(
+            !plan.contains("SCAN activity_logs") && !plan.contains("TEMP B-TREE"),
+            "{statement}\n{plan}"
+        );
+    }
 }
 
 /// The probe must find a disk that takes no more, so it has to write.

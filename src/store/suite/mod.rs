@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::row::Columns;
 use super::{NewToken, NewWorkspace, Store, TargetDefaults, TokenScope};
 
 /// A store on an empty, migrated database, and a way past it.
@@ -50,6 +51,23 @@ pub(in crate::store) struct Activity {
     pub(in crate::store) duration_ms: Option<i32>,
     pub(in crate::store) status: Option<String>,
     pub(in crate::store) error_detail: Option<String>,
+}
+
+impl Activity {
+    pub(in crate::store) fn of(row: &impl Columns) -> Self {
+        Self {
+            id: row.uuid("id").unwrap().unwrap(),
+            workspace_id: row.uuid("workspace_id").unwrap().unwrap(),
+            activity_type: row.text("activity_type").unwrap().unwrap(),
+            method: row.text("method").unwrap(),
+            summary: row.text("summary").unwrap(),
+            request_body: row.json("request_body").unwrap(),
+            response_body: row.json("response_body").unwrap(),
+            duration_ms: row.integer("duration_ms").unwrap(),
+            status: row.text("status").unwrap(),
+            error_detail: row.text("error_detail").unwrap(),
+        }
+    }
 }
 
 pub(in crate::store) fn defaults() -> TargetDefaults {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Failure;
 use super::patterns::{Found, NAMED_INSIDE, NAMED_WORD, NEVER_A_SECRET, OPTION, PIECES, Pattern, Shape};
 
-/// A mark, as [`rewritten`] writes it.
+/// A mark, as [`Compiled::rewritten`] writes it.
 const MARK: &str = r"\[REDACTED:[A-Z0-9_]+\]";
 
 /// Patterns, ready to use. Not one `RegexSet` of all: on long argvs that is slower by ten times, as its automaton does
@@ -30,7 +30,6 @@ struct Search {
 }
 
 /// A secret in the text.
-#[derive(Clone)]
 struct Secret {
     range: Range<usize>,
     /// Place of the pattern in the list: the lowest gives the label.
@@ -68,13 +67,17 @@ impl Compiled {
     /// Every [`Failure`] but a panic.
     pub(super) fn redact(&self, cmd: &[String], budget: Duration) -> Result<Vec<String>, Failure> {
         let deadline = Instant::now() + budget;
-        let mut text = joined(cmd);
+        let mut words = cmd.to_vec();
+        if words.iter().any(|word| word.contains('\0')) {
+            return Err(Failure::Borders);
+        }
         loop {
+            let text = joined(&words);
             let secrets = self.secrets(&text, deadline)?;
             if secrets.is_empty() {
-                return split(&text, cmd);
+                return Ok(words);
             }
-            text = self.rewritten(&text, secrets)?;
+            words = split(&self.rewritten(&text, secrets)?, &words)?;
         }
     }
 
@@ -199,7 +202,7 @@ fn joined(cmd: &[String]) -> String {
     text
 }
 
-/// Undoes [`joined`]. A text that was not made from `cmd`, or by a pattern that took a border, has no words.
+/// Undoes [`joined`] for a text made from `cmd`; fails when a pattern took a border.
 fn split(text: &str, cmd: &[String]) -> Result<Vec<String>, Failure> {
     let mut pieces = text.split('\0').skip(1);
     let words = cmd

@@ -152,7 +152,7 @@ fn panicking_child() {
 #[test]
 fn a_panic_prints_no_word_and_others_are_heard() {
     let child = "exec::redact::tests::panicking_child";
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let output = std::process::Command::new("/proc/self/exe")
         .args([child, "--exact", "--ignored", "--nocapture"])
         .output()
         .unwrap();
@@ -238,6 +238,7 @@ fn words() -> impl Strategy<Value = Vec<String>> {
         "-p",
         "sshpass",
         "-c",
+        "-pabc",
         "-p",
         "sk-",
         "0123456789abcdefABCDEF",
@@ -256,6 +257,16 @@ fn words() -> impl Strategy<Value = Vec<String>> {
     let piece = prop_oneof![8 => pieces.prop_map(str::to_owned), 1 => any::<String>()];
     let word = prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat());
     prop::collection::vec(word, 0..6)
+}
+
+/// `-pabc` reads as an option before a script until it is redacted, and then no longer.
+#[test]
+fn what_is_no_script_any_more_is_looked_at_again() {
+    let once = redact(&argv(&["mysql", "-pabc", "PASSWORD=x y"]));
+    assert_eq!(
+        once,
+        argv(&["mysql", "-p[REDACTED:PASSWORD]", "PASSWORD=[REDACTED:PASSWORD]"])
+    );
 }
 
 proptest! {

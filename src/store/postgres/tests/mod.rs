@@ -1,14 +1,17 @@
-//! The store suite on PostgreSQL, and what only PostgreSQL has: sessions, servers that hang, and grants.
+//! The store suite on PostgreSQL, and what only PostgreSQL has: sessions, a host platform, long migrations, and plans.
 
-#[path = "../../../tests/support/postgres.rs"]
+mod adoption;
+#[path = "../../../../tests/support/postgres.rs"]
 mod database;
+mod migrating;
+mod plans;
+mod sessions;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 use tokio::sync::Mutex;
 
 use super::{PostgresStore, migrate};
@@ -40,27 +43,8 @@ impl Database for Past {
             .await
             .unwrap()
             .iter()
-            .map(activity)
+            .map(Activity::of)
             .collect()
-    }
-}
-
-fn activity(row: &PgRow) -> Activity {
-    Activity {
-        id: row.get("id"),
-        workspace_id: row.get("workspace_id"),
-        activity_type: row.get("activity_type"),
-        method: row.get("method"),
-        summary: row.get("summary"),
-        request_body: row
-            .get::<Option<Json<_>>, _>("request_body")
-            .map(|Json(body)| body),
-        response_body: row
-            .get::<Option<Json<_>>, _>("response_body")
-            .map(|Json(body)| body),
-        duration_ms: row.get("duration_ms"),
-        status: row.get("status"),
-        error_detail: row.get("error_detail"),
     }
 }
 

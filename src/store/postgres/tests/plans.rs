@@ -1,0 +1,171 @@
+//! How PostgreSQL runs the statements of the service on a million rows of a host platform.
+
+use std::time::Duration;
+
+use adit_actors::audit::RowStatus;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
+use time::macros::datetime;
+use uuid::Uuid;
+
+use super::adoption::{execute, host, options};
+use crate::store::ExecQuery;
+use crate::store::execs::SHOW;
+use crate::store::postgres::accounts::AUTHORIZE;
+use crate::store::postgres::audit::{DELETE_ENDED, SWEEP};
+use crate::store::postgres::migrations::{Patience, migrate_with};
+use crate::store::postgres::session;
+
+/// Quickly: without a look at the foreign key for each row, and with the host's indexes made afterwards.
+///
+/// Workspaces with a token each; activity of which a tenth are execs, spread over four months; few of them run.
+const FILL: &str = "
+    SET session_replication_role = replica;
+    DROP INDEX idx_activity_ws_type_time, idx_activity_created;
+    INSERT INTO workspaces (id, name, tier, status)
+        SELECT ('22222222-0000-4000-8000-' || lpad(n::TEXT, 12, '0'))::UUID, 'w' || n, 3, 'online'
+        FROM generate_series(0, 1999) AS n;
+    INSERT INTO workspace_auth_tokens (workspace_id, token_hash, prefix)
+        SELECT id, sha256(name::BYTEA), 'p' FROM workspaces WHERE name LIKE 'w%';
+    INSERT INTO org_api_tokens (token_hash, prefix) SELECT sha256(('o' || n)::BYTEA), 'p' FROM generate_series(0, 1999) AS n;
+    INSERT INTO activity_logs (workspace_id, activity_type, status, created_at)
+        SELECT ('22222222-0000-4000-8000-' || lpad((n % 1000)::TEXT, 12, '0'))::UUID,
+               CASE WHEN n % 10 = 0 THEN 'exec' ELSE 'a2a_send' END,
+               CASE WHEN n % 100000 = 0 THEN 'running' WHEN n % 70 = 0 THEN 'timeout' ELSE 'ok' END,
+               now() - n * INTERVAL '10 seconds'
+        FROM generate_series(1, 1000000) AS n;
+    CREATE INDEX idx_activity_ws_type_time ON activity_logs (workspace_id, activity_type, created_at DESC);
+    CREATE INDEX idx_activity_created ON activity_logs (created_at);";
+
+/// The plan of `statement` with parameters of these types and values.
+async fn plan(connection: &mut PgConnection, statement: &str, types: &str, values: &str) -> String {
+    let prepare = format!("PREPARE asked ({types}) AS {statement}");
+    execute(connection, prepare).await;
+    let explain = format!("EXPLAIN EXECUTE asked ({values})");
+    let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    execute(connection, "DEALLOCATE asked".to_owned()).await;
+    lines.join("\n")
+}
+
+/// Rows that the plan means to sort, where it does.
+fn sorted_rows(plan: &str) -> impl Iterator<Item = u64> {
+    let rows = |line: &str| line.split_once(" rows=")?.1.split_once(' ')?.0.parse().ok();
+    plan.lines()
+        .filter(|line| line.contains("Sort  (cost="))
+        .map(move |line| rows(line).unwrap())
+}
+
+struct Case {
+    what: &'static str,
+    statement: String,
+    types: &'static str,
+    values: String,
+    /// Whether it stays prepared. Such a one is planned for its values at first, and later once for all values.
+    is_kept: bool,
+}
+
+/// The few rows of a rare status in a workspace with few execs may be sorted.
+const SORTED_AT_MOST: u64 = 1_000;
+
+const EXEC_TYPES: &str = "UUID, TEXT, TIMESTAMPTZ, TIMESTAMPTZ, UUID, BIGINT";
+
+fn lists() -> Vec<Case> {
+    let workspace_id = Some(Uuid::from_u128(0x22222222_0000_4000_8000_000000000010));
+    let since = Some(datetime!(2026-01-02 03:04:05 UTC));
+    let after = since.zip(workspace_id);
+    let mut cases = Vec::new();
+    for (what, workspace_id) in [("of a workspace", workspace_id), ("of all workspaces", None)] {
+        for (status, since, after) in [
+            (None, None, None),
+            (None, None, after),
+            (Some(RowStatus::Timeout), None, None),
+            (Some(RowStatus::Ok), since, after),
+            (None, since, None),
+        ] {
+            let query = ExecQuery {
+                workspace_id,
+                status,
+                since,
+                after,
+                limit: 50,
+            };
+            let status = status.map_or("NULL".to_owned(), |status| format!("'{}'", status.as_str()));
+            let place = "'22222222-0000-4000-8000-000000000010'";
+            cases.push(Case {
+                what,
+                statement: query.statement(),
+                types: EXEC_TYPES,
+                values: format!(
+                    "{place}, {status}, now() - INTERVAL '30 days', now() - INTERVAL '10 days', {place}, 50"
+                ),
+                is_kept: false,
+            });
+        }
+    }
+    cases
+}
+
+fn cases() -> Vec<Case> {
+    let case = |what, statement: &str, types, values: &str| Case {
+        what,
+        statement: statement.to_owned(),
+        types,
+        values: values.to_owned(),
+        is_kept: true,
+    };
+    let id = "'22222222-0000-4000-8000-000000000010'";
+    let mut cases = vec![
+        case(
+            "authorize",
+            AUTHORIZE,
+            "BYTEA, UUID, UUID",
+            &format!("sha256('w16'), {id}, NULL"),
+        ),
+        case("an exec", SHOW, "UUID, UUID", &format!("{id}, {id}")),
+        case("any exec", SHOW, "UUID, UUID", &format!("{id}, NULL")),
+        case("the sweep", SWEEP, "DOUBLE PRECISION", "600"),
+        case(
+            "retention",
+            DELETE_ENDED,
+            "DOUBLE PRECISION, BIGINT",
+            "7776000, 1000",
+        ),
+    ];
+    cases.extend(lists());
+    cases
+}
+
+#[tokio::test]
+async fn no_statement_reads_or_sorts_a_table() {
+    let database = host("workspace_status").await;
+    let mut connection = database.connect().await;
+    execute(&mut connection, FILL.to_owned()).await;
+    let patience = Patience {
+        index: Duration::from_secs(120),
+        ..Patience::USUAL
+    };
+    migrate_with(&options(&database), patience).await.unwrap();
+    execute(&mut connection, "ANALYZE".to_owned()).await;
+
+    let mut connection = session(options(&database), Duration::from_secs(60))
+        .connect()
+        .await
+        .unwrap();
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        execute(&mut connection, format!("SET plan_cache_mode = {mode}")).await;
+        let is_generic = mode == "force_generic_plan";
+        for case in cases().iter().filter(|case| case.is_kept || !is_generic) {
+            let plan = plan(&mut connection, &case.statement, case.types, &case.values).await;
+            let reads_all = plan.contains("Seq Scan");
+            let most = sorted_rows(&plan).max().unwrap_or(0);
+            assert!(
+                !reads_all && most <= SORTED_AT_MOST,
+                "{mode}, {}:\n{plan}",
+                case.what
+            );
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What holds in every session, and what a failure means.
+
+use adit_actors::audit::{AuditStore as _, AuditStoreError, Half};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
+
+use super::database::Database;
+use crate::store::postgres::{PostgresStore, migrate};
+use crate::store::suite::{defaults, running, workspace};
+use crate::store::{Store as _, StoreError};
+
+async fn opened(database: &Database) -> PostgresStore {
+    let options = database.url().parse().unwrap();
+    migrate(&options).await.unwrap();
+    PostgresStore::open(&options, 2, defaults()).await.unwrap()
+}
+
+async fn execute(connection: &mut PgConnection, statements: String) {
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(statements)))
+        .await
+        .unwrap();
+}
+
+/// Changes what the database itself would have, for sessions that begin from now on.
+async fn set_default(database: &Database, setting: &str) {
+    let mut connection = database.connect().await;
+    let name: String = sqlx::query_scalar("SELECT current_database()")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    execute(&mut connection, format!("ALTER DATABASE {name} SET {setting}")).await;
+}
+
+#[tokio::test]
+async fn commits_are_durable_whatever_the_database_says() {
+    let database = Database::create().await;
+    set_default(&database, "synchronous_commit = off").await;
+    let store = opened(&database).await;
+    for (lane, deadline) in [
+        (&store.begins, "4500ms"),
+        (&store.finishes, "4500ms"),
+        (&store.upkeep, "30s"),
+        (&store.requests, "3s"),
+    ] {
+        for (setting, value) in [
+            ("synchronous_commit", "on"),
+            ("application_name", "adit"),
+            ("statement_timeout", deadline),
+            ("lock_timeout", "2s"),
+            ("idle_in_transaction_session_timeout", deadline),
+        ] {
+            let show = || sqlx::query("SELECT current_setting($1)").bind(setting);
+            let found: String = lane.rows(show).await.unwrap()[0].get(0);
+            assert_eq!(found, value, "{setting}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_needs_a_database_that_takes_rows() {
+    let database = Database::create().await;
+    let store = opened(&database).await;
+    for half in [Half::Begin, Half::Finish] {
+        store.write(half, &[]).await.unwrap();
+    }
+    set_default(&database, "default_transaction_read_only = on").await;
+    let store = PostgresStore::open(&database.url().parse().unwrap(), 2, defaults())
+        .await
+        .unwrap();
+    store.ping().await.unwrap();
+    for half in [Half::Begin, Half::Finish] {
+        let refused = store.write(half, &[]).await;
+        assert!(
+            matches!(refused, Err(AuditStoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_wrong_with_the_data_is_rejected() {
+    let database = Database::create().await;
+    let store = opened(&database).await;
+    let workspace = workspace("mine", None);
+    store.add_workspace(&workspace).await.unwrap();
+    let mut connection = database.connect().await;
+    for (code, is_rejected) in [
+        ("22001", true),  // string_data_right_truncation
+        ("22P05", true),  // untranslatable_character
+        ("23503", true),  // foreign_key_violation
+        ("23514", true),  // check_violation
+        ("25006", false), // read_only_sql_transaction
+        ("40001", false), // serialization_failure
+        ("40P01", false), // deadlock_detected
+        ("42501", false), // insufficient_privilege
+        ("53100", false), // disk_full
+        ("55P03", false), // lock_not_available
+        ("57014", false), // query_canceled
+        ("57P01", false), // admin_shutdown
+        ("XX000", false), // internal_error
+    ] {
+        let raise = format!(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS TRIGGER LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'made to fail' USING ERRCODE = '{code}'; END $$;
+             CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON activity_logs FOR EACH ROW EXECUTE FUNCTION fail()"
+        );
+        execute(&mut connection, raise).await;
+        let refused = store.write(Half::Begin, &[running(workspace.id)]).await;
+        let as_expected = match &refused {
+            Err(AuditStoreError::Rejected(_)) => is_rejected,
+            Err(AuditStoreError::Unavailable(_)) => !is_rejected,
+            Ok(_) => false,
+        };
+        assert!(as_expected, "{code}: {refused:?}");
+    }
+    execute(&mut connection, "DROP TRIGGER fail ON activity_logs".to_owned()).await;
+    let of_others = store.write(Half::Begin, &[running(workspace.id)]).await;
+    assert!(of_others.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_closed_store_answers_nobody() {
+    let database = Database::create().await;
+    let store = opened(&database).await;
+    store.ping().await.unwrap();
+    store.close().await;
+    let closed = store.ping().await;
+    assert!(
+        matches!(closed, Err(StoreError::Unavailable { .. })),
+        "{closed:?}"
+    );
+    store.write(Half::Begin, &[]).await.unwrap_err();
+    store.add_workspace(&workspace("late", None)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_password_is_printed_nowhere() {
+    let database = Database::create().await;
+    let options: PgConnectOptions = database.url().parse().unwrap();
+    let options = options.password("hunter2");
+    migrate(&options).await.unwrap();
+    let store = PostgresStore::open(&options, 2, defaults()).await.unwrap();
+    assert!(!format!("{store:#?}").contains("hunter2"));
+
+    let nowhere = options.clone().port(1);
+    let refused = PostgresStore::open(&nowhere, 2, defaults()).await.unwrap_err();
+    assert!(!format!("{refused:?} {refused}").contains("hunter2"));
+}
