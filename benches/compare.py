@@ -18,6 +18,7 @@ from typing import Any
 import audit
 import crowd
 import distant
+import flood
 import idle_tunnels
 import pool
 import report
@@ -45,7 +46,7 @@ REQUESTS_A_ROUND = 50_000
 RUN_SECONDS = 1_800
 # In the order in which they are measured. The last two log in with keys of their own, which replace that of the instance
 # that the others use.
-TABLES = ["warm", "callers", "distant", "idle", "pool", "audit", "crowd", "cold"]
+TABLES = ["warm", "callers", "distant", "idle", "pool", "audit", "flood", "crowd", "cold"]
 
 
 def main() -> int:
@@ -83,6 +84,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="rounds of load for each peer (default 4)")
     parser.add_argument("--seconds", type=float, default=6, help="length of a round of load (default 6)")
     parser.add_argument("--cold", type=int, default=12, help=f"cold execs, at most {COLD_INSTANCES} (default 12)")
+    parser.add_argument(
+        "--flood-gigabytes", type=float, default=10, help="what one command prints beside others (default 10)"
+    )
     parser.add_argument(
         "--login", default="adit-dash", help="whom peers log in as (default adit-dash, which scripts/test creates)"
     )
@@ -143,6 +147,7 @@ class Run:
             "pool": self._pool,
             "crowd": self._crowd,
             "audit": self._audit,
+            "flood": self._flood,
             "cold": self._cold,
         }
         for name in TABLES:
@@ -192,6 +197,19 @@ class Run:
             ("Execs a second that can be recorded in PostgreSQL", rates),
             ("What the audit adds to a warm exec with PostgreSQL", latency),
         ]
+
+    def _flood(self) -> list[tuple[str, str]]:
+        one_instance = dict(list(self._emulator.instances.items())[:1])
+        emulator = dataclasses.replace(self._emulator, instances=one_instance)
+        adit = self._start_adit("adit-flood", f"sqlite://{self._disk / 'adit-flood.db'}", emulator)
+        printed = int(self._arguments.flood_gigabytes * 10**9)
+
+        def load(seconds: float) -> dict[str, Any]:
+            return self._load(adit.exec_url(0), flood.CALLERS, seconds, token=adit.token)
+
+        text = flood.measure(adit, self._processes.process_id(adit.name), printed, load)
+        title = f"A command that prints {self._arguments.flood_gigabytes:g} GB beside nine `/bin/true`s"
+        return [(title, text)]
 
     def _program(self, name: str) -> Path:
         """One of benches/programs, as cargo built it."""
@@ -260,12 +278,12 @@ class Run:
         return [(f"{CALLERS} callers on one instance", text)]
 
     def _load(
-        self, url: str, callers: int, seconds: float, requests: int = REQUESTS_A_ROUND
+        self, url: str, callers: int, seconds: float, requests: int = REQUESTS_A_ROUND, token: str | None = None
     ) -> dict[str, Any]:
         command = [sys.executable, str(Path(__file__).with_name("load.py")), "--url", url]
         command += ["--callers", str(callers), "--seconds", str(seconds), "--requests", str(requests)]
         # Both get it, so that their requests are of one size.
-        environment = {**os.environ, "BENCH_TOKEN": self._adit.token}
+        environment = {**os.environ, "BENCH_TOKEN": token or self._adit.token}
         return json.loads(output_of(command, environment, timeout=seconds + 120))
 
     def _cold(self) -> list[tuple[str, str]]:

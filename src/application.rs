@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::Server;
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Boundaries, Engine};
 use adit_actors::instance::EndpointHint;
@@ -18,15 +18,21 @@ use aws_credential_types::Credentials;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::aws::{self, AwsConnection, AwsOptions, AwsSetupError, TlsError, TunnelEndpointError, Way};
-use crate::http::{self, HttpOptions, HttpState, Surface, TokenUseKeeper};
+use crate::aws::{AwsConnection, AwsOptions, AwsSetupError, TunnelEndpointError, Way};
+use crate::http::{self, HttpOptions, HttpState, Surface, TlsIdentity, TlsIdentityError, TokenUseKeeper};
+use crate::pem_files::{PemFileError, read_certificates};
 use crate::settings::{Connect, Settings};
 use crate::store::{self, ConnectError, Store, TargetDefaults};
 
-/// Beside the grace for execs and the flush of the audit: the kill (5 s) and the rest of the answers' bytes.
+/// For the answers to get out once the execs have ended; beside the grace and the flush, for the kill (5 s) too.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
+
+/// For what is in the buffers of connections, once all answers are out, to get to its readers. HTTP/1.1 connections end by
+/// themselves then; one of HTTP/2 stays for as long as its client likes.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// The service could not be built.
 #[derive(Debug, Error)]
@@ -55,8 +61,11 @@ pub enum ApplicationError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Box<TlsError>,
+        source: PemFileError,
     },
+    /// The listeners' certificate can't be used.
+    #[error("TLS could not be set up")]
+    Tls(#[from] TlsIdentityError),
     /// AWS could not be set up.
     #[error("AWS could not be set up")]
     Aws(#[from] AwsSetupError),
@@ -140,6 +149,7 @@ pub struct Application {
     store: Arc<dyn Store>,
     engine: Engine,
     servers: Vec<Server>,
+    answers: TaskTracker,
     token_uses: TokenUseKeeper,
     grace: Duration,
     flush_timeout: Duration,
@@ -202,7 +212,12 @@ impl Application {
                 return Err(ApplicationError::Server(error));
             }
         };
-        tracing::info!(http.address = %address, "listening on http://{address}");
+        let scheme = if state.options.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        tracing::info!(http.address = %address, "listening on {scheme}://{address}");
         Ok(Self {
             address,
             admin_address,
@@ -210,6 +225,7 @@ impl Application {
             engine,
             servers,
             token_uses: state.keep_token_uses(),
+            answers: state.answers,
             grace: settings.shutdown.grace,
             flush_timeout: settings.audit.flush_timeout,
         })
@@ -259,10 +275,10 @@ impl Application {
             "stopping: no new connections, running execs may end within {:?}",
             self.grace
         );
-        let (unwritten, ()) = tokio::join!(
-            end_execs(&self.engine, self.grace, self.flush_timeout, hurry),
-            stop_servers(&handles, self.grace + self.flush_timeout + SHUTDOWN_MARGIN),
-        );
+        // Told now, and done when the connections have ended.
+        let stopped = futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true)));
+        let unwritten = end_execs(&self.engine, self.grace, self.flush_timeout, hurry).await;
+        end_connections(stopped, &self.answers).await;
         self.token_uses.finish().await;
         self.store.close().await;
         if !unwritten.is_empty() {
@@ -305,11 +321,21 @@ async fn end_execs(
     }
 }
 
-/// The servers close their listeners at once and wait for the answers under way.
-async fn stop_servers(handles: &[ServerHandle], limit: Duration) {
-    let stopped = futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true)));
-    if tokio::time::timeout(limit, stopped).await.is_err() {
-        tracing::warn!("some connections did not end in time and are cut");
+/// Waits for the servers, which take no new connections, for as long as there are answers and a little longer.
+async fn end_connections(stopped: impl Future, answers: &TaskTracker) {
+    answers.close();
+    let answered = async {
+        if tokio::time::timeout(SHUTDOWN_MARGIN, answers.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some answers did not end in time and are cut");
+        }
+        tokio::time::sleep(LAST_BYTES).await;
+    };
+    tokio::select! {
+        _ = stopped => {}
+        () = answered => tracing::info!("connections that their clients keep open are cut"),
     }
 }
 
@@ -366,9 +392,9 @@ async fn connect_to_aws(
         .map_err(ApplicationError::TunnelEndpoint)?;
     let extra_roots = match &aws.tunnel_ca_file {
         None => Vec::new(),
-        Some(path) => aws::read_certificates(path).map_err(|source| ApplicationError::TunnelCa {
+        Some(path) => read_certificates(path).map_err(|source| ApplicationError::TunnelCa {
             path: path.clone(),
-            source: Box::new(source),
+            source,
         })?,
     };
     let options = AwsOptions {
@@ -391,6 +417,12 @@ fn http_options(settings: &Settings) -> Result<HttpOptions, ApplicationError> {
         .ok()
         .and_then(|name| actix_web::http::header::HeaderName::try_from(name.as_str()).ok())
         .ok_or(ApplicationError::Setting { key: "tenant.header" })?;
+    let (certificates, private_key) = (&settings.http.tls_cert_file, &settings.http.tls_key_file);
+    let tls = certificates
+        .as_ref()
+        .zip(private_key.as_ref())
+        .map(|(certificates, private_key)| TlsIdentity::read(certificates, private_key))
+        .transpose()?;
     Ok(HttpOptions {
         hold_status: settings.http.hold_status,
         heartbeat: settings.http.heartbeat,
@@ -404,6 +436,7 @@ fn http_options(settings: &Settings) -> Result<HttpOptions, ApplicationError> {
         admin_tokens: settings.admin.tokens.clone(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         workers: settings.http.workers,
+        tls,
         ..HttpOptions::default()
     })
 }

@@ -5,6 +5,7 @@ pub mod aws;
 pub mod cli;
 pub mod client;
 pub mod http;
+pub mod pem_files;
 pub mod settings;
 pub mod store;
 pub mod tokens;

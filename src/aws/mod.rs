@@ -39,7 +39,7 @@ pub use peer::ConnectError;
 pub use proxy::{ProxyError, ProxySetupError};
 pub use refusal::TunnelRefusal;
 pub use sign::SignError;
-pub use tls::{TlsError, read_certificates};
+pub use tls::TlsError;
 pub use websocket_stream::WebSocketByteStream;
 
 /// Not signed, and free: it lets an endpoint's owner tell Adit from other clients.

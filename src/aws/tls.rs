@@ -1,13 +1,10 @@
 //! TLS to AWS: rustls with the system's roots, and those that a test brings for its emulator.
 
-use std::io::{self, Cursor};
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
@@ -26,15 +23,6 @@ pub enum TlsError {
     /// The SDK's client does not take the roots.
     #[error("the AWS SDK's client does not take the root certificates")]
     Context(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The file with additional roots can't be read.
-    #[error("reading root certificates failed")]
-    Read(#[source] io::Error),
-    /// The file with additional roots is no PEM.
-    #[error("the root certificates are not valid PEM")]
-    Pem(#[source] pem::Error),
-    /// The file with additional roots has none.
-    #[error("the file holds no certificate in PEM")]
-    NoCertificates,
 }
 
 /// The system's own, read once: parsing some 150 certificates takes milliseconds.
@@ -98,21 +86,6 @@ impl Roots {
         }
         store
     }
-}
-
-/// The certificates of a PEM file.
-///
-/// # Errors
-/// When the file can't be read, is no PEM, or holds no certificate.
-pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = std::fs::read(path).map_err(TlsError::Read)?;
-    let certificates = CertificateDer::pem_reader_iter(Cursor::new(text))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(TlsError::Pem)?;
-    if certificates.is_empty() {
-        return Err(TlsError::NoCertificates);
-    }
-    Ok(certificates)
 }
 
 #[cfg(test)]

@@ -1,38 +1,12 @@
-//! Roots: from files, without the system's, and with the SDK's own client.
-
-use std::io::Write as _;
+//! Roots: without the system's, and with the SDK's own client.
 
 use adit_actors::clock::Clock;
 use adit_actors::tunnel::{GrantError, KeyGrants, chain};
 use aws_credential_types::Credentials;
-use tempfile::NamedTempFile;
 
 use super::super::test_support::{Service, target, test_authority};
 use super::super::{AwsConnection, AwsOptions};
 use super::*;
-
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    let body = STANDARD.encode(certificate);
-    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-}
-
-#[test]
-fn certificates_come_from_pem_files_and_from_nothing_else() {
-    let (first, _) = test_authority("localhost");
-    let (second, _) = test_authority("localhost");
-    let read = |text: &str| {
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        read_certificates(file.path())
-    };
-    let both = read(&format!("a comment\n{}{}", pem(&first), pem(&second))).unwrap();
-    assert_eq!(both, [first.clone(), second]);
-    assert!(matches!(read("nothing").unwrap_err(), TlsError::NoCertificates));
-    let broken = pem(&first).replace("-----END CERTIFICATE-----\n", "");
-    assert!(matches!(read(&broken).unwrap_err(), TlsError::Pem(_)));
-    let missing = read_certificates(Path::new("/no/such/file")).unwrap_err();
-    assert!(matches!(missing, TlsError::Read(_)), "{missing:?}");
-}
 
 #[tokio::test]
 async fn a_system_without_roots_is_no_obstacle_to_roots_of_ones_own() {

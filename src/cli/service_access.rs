@@ -1,10 +1,12 @@
 //! Where the service is and with which token to ask it: from the environment, so that no token stands in an argv.
 
 use std::error::Error;
+use std::path::Path;
 
 use secrecy::SecretString;
 
-use crate::client::{ApiClient, ClientError};
+use crate::client::ApiClient;
+use crate::pem_files::read_certificates;
 
 /// Exit code when Adit failed, as `docker exec` and `env` use it for failures of their own.
 pub(super) const ADIT_FAILED: u8 = 125;
@@ -14,7 +16,7 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// A client with the token of `token_variable`.
+/// A client with the token of `token_variable`. It trusts the roots of ADIT_CA_FILE beside the system's.
 ///
 /// # Errors
 /// One line for people.
@@ -27,11 +29,17 @@ pub(super) fn client(
     let token =
         variable(token_variable).ok_or_else(|| format!("{token_variable} is not set: the token to use"))?;
     let org_id = variable("ADIT_ORG_ID");
-    ApiClient::new(&url, &SecretString::from(token), org_id.as_deref()).map_err(|error| one_line(&error))
+    let roots = match variable("ADIT_CA_FILE") {
+        None => Vec::new(),
+        Some(file) => read_certificates(Path::new(&file))
+            .map_err(|error| format!("ADIT_CA_FILE: `{file}`: {}", one_line(&error)))?,
+    };
+    let token = SecretString::from(token);
+    ApiClient::new(&url, &token, org_id.as_deref(), &roots).map_err(|error| one_line(&error))
 }
 
 /// An error and its causes in one line.
-pub(super) fn one_line(error: &ClientError) -> String {
+pub(super) fn one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -48,11 +56,15 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let table: [(&[&str], Option<&str>); 4] = [
+        let table: [(&[&str], Option<&str>); 5] = [
             (&[], Some("ADIT_URL is not set")),
             (&["ADIT_URL"], Some("ADIT_TOKEN is not set")),
             (&["ADIT_URL", "ADIT_TOKEN"], None),
             (&["ADIT_URL", "ADIT_TOKEN", "ADIT_ORG_ID"], None),
+            (
+                &["ADIT_URL", "ADIT_TOKEN", "ADIT_CA_FILE"],
+                Some("ADIT_CA_FILE: `http://127.0.0.1:1`: the file can't be read"),
+            ),
         ];
         for (set, complaint) in table {
             let lookup = |name: &str| set.contains(&name).then(|| "http://127.0.0.1:1".to_owned());

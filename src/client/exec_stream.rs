@@ -2,6 +2,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use reqwest::Response;
+use uuid::Uuid;
 
 use super::ClientError;
 use crate::http::wire::Frame;
@@ -26,6 +27,13 @@ pub struct Line {
 }
 
 impl ExecStream {
+    /// Id of the exec.
+    #[must_use]
+    pub fn exec_id(&self) -> Option<Uuid> {
+        let text = self.response.headers().get("adit-exec-id")?.to_str().ok()?;
+        Uuid::try_parse(text).ok()
+    }
+
     pub(super) fn new(response: Response) -> Self {
         Self {
             response,

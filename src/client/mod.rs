@@ -7,15 +7,17 @@ mod exec_stream;
 
 use std::time::Duration;
 
-use adit_actors::exec::{ExecError, Outcome};
+use adit_actors::exec::Exec;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Certificate, Method, Response, StatusCode, Url};
+use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
+use uuid::Uuid;
 
 pub use exec_stream::{ExecStream, Line};
 
@@ -94,6 +96,8 @@ pub struct ExecCall {
     /// Standard input in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin_b64: Option<String>,
+    /// Whether a stream begins with the program, and not with its output.
+    pub announce: bool,
 }
 
 impl std::fmt::Debug for ExecCall {
@@ -105,21 +109,6 @@ impl std::fmt::Debug for ExecCall {
     }
 }
 
-/// How an exec ended, as far as a caller's exit code depends on it. Part of every form of an `Exec`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Ending {
-    /// How it ended.
-    pub outcome: Option<Outcome>,
-    /// Its exit code, if it exited.
-    pub exit_code: Option<u32>,
-    /// The signal that ended it, without `SIG`.
-    pub signal: Option<String>,
-    /// What went wrong.
-    pub error: Option<ExecError>,
-    /// The timeout as applied, in seconds.
-    pub timeout_s: u32,
-}
-
 /// A client with one base URL and one token.
 #[derive(Clone, Debug)]
 pub struct ApiClient {
@@ -129,18 +118,25 @@ pub struct ApiClient {
 
 impl ApiClient {
     /// A client for the service at `base`. `org_id` goes along in the default org header, for a service with a tenant
-    /// guard. Redirects are not followed: they would carry the token elsewhere.
+    /// guard; `roots` are trusted beside the system's, for an https URL. Redirects are not followed: they would carry the
+    /// token elsewhere.
     ///
     /// # Errors
     /// [`ClientError::Url`], [`ClientError::Header`] or [`ClientError::Setup`].
-    pub fn new(base: &str, token: &SecretString, org_id: Option<&str>) -> Result<Self, ClientError> {
-        Self::with_read_timeout(base, token, org_id, READ_TIMEOUT)
+    pub fn new(
+        base: &str,
+        token: &SecretString,
+        org_id: Option<&str>,
+        roots: &[CertificateDer<'_>],
+    ) -> Result<Self, ClientError> {
+        Self::with_read_timeout(base, token, org_id, roots, READ_TIMEOUT)
     }
 
     fn with_read_timeout(
         base: &str,
         token: &SecretString,
         org_id: Option<&str>,
+        roots: &[CertificateDer<'_>],
         read_timeout: Duration,
     ) -> Result<Self, ClientError> {
         let base_url = parse_base(base).ok_or_else(|| ClientError::Url { url: base.to_owned() })?;
@@ -153,7 +149,13 @@ impl ApiClient {
             let value = HeaderValue::from_str(org_id).map_err(|_| ClientError::Header { what: "org id" })?;
             headers.insert(HeaderName::from_static(DEFAULT_ORG_HEADER), value);
         }
+        let roots = roots
+            .iter()
+            .map(|root| Certificate::from_der(root))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(ClientError::Setup)?;
         let mut builder = reqwest::Client::builder()
+            .tls_certs_merge(roots)
             .default_headers(headers)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -185,6 +187,28 @@ impl ApiClient {
     /// As [`Self::exec`], and [`ClientError::Problem`] for every exec that ended badly.
     pub async fn exec_to_end(&self, workspace: &str, call: &ExecCall) -> Result<Value, ClientError> {
         read_json(self.post_exec(workspace, call, "application/json").await?).await
+    }
+
+    /// Cancels an exec; as it stood then.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`], `exec_in_progress` for one that another replica runs; or [`ClientError::Transport`].
+    pub async fn cancel_exec(&self, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
+        self.ask_of_exec(Method::DELETE, workspace, exec_id).await
+    }
+
+    /// An exec as it stands.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`] or [`ClientError::Transport`].
+    pub async fn show_exec(&self, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
+        self.ask_of_exec(Method::GET, workspace, exec_id).await
+    }
+
+    async fn ask_of_exec(&self, method: Method, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
+        let url = self.url(&["workspaces", workspace, "exec", &exec_id.to_string()]);
+        let answer = self.http.request(method, url).send().await;
+        read_json(checked(answer.map_err(ClientError::Transport)?).await?).await
     }
 
     async fn post_exec(
@@ -281,7 +305,7 @@ mod tests {
             });
             let token = SecretString::from("t");
             let client =
-                ApiClient::with_read_timeout(&base, &token, None, Duration::from_millis(200)).unwrap();
+                ApiClient::with_read_timeout(&base, &token, None, &[], Duration::from_millis(200)).unwrap();
             let call = ExecCall::default();
             let mut seen = 0;
             let error = match client.exec("w", &call).await {
@@ -311,7 +335,7 @@ mod tests {
             ("http://h:1/", "http://h:1/workspaces/a%2Fb/exec"),
             ("https://h/adit/", "https://h/adit/workspaces/a%2Fb/exec"),
         ] {
-            let client = ApiClient::new(base, &SecretString::from("t"), None).unwrap();
+            let client = ApiClient::new(base, &SecretString::from("t"), None, &[]).unwrap();
             assert_eq!(client.url(&["workspaces", "a/b", "exec"]).as_str(), expected);
         }
     }
@@ -320,9 +344,9 @@ mod tests {
     fn what_is_no_http_url_or_no_header_is_refused() {
         let token = SecretString::from("t");
         for base in ["", "h:1", "ftp://h", "unix:/x"] {
-            assert!(ApiClient::new(base, &token, None).is_err(), "{base:?}");
+            assert!(ApiClient::new(base, &token, None, &[]).is_err(), "{base:?}");
         }
-        assert!(ApiClient::new("http://h", &SecretString::from("a\nb"), None).is_err());
-        assert!(ApiClient::new("http://h", &token, Some("a\nb")).is_err());
+        assert!(ApiClient::new("http://h", &SecretString::from("a\nb"), None, &[]).is_err());
+        assert!(ApiClient::new("http://h", &token, Some("a\nb"), &[]).is_err());
     }
 }

@@ -11,28 +11,42 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
+use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest};
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use super::options::HttpState;
 use super::request_ids::RequestIds;
 
 /// What a handler tells the log of its request. Shared with the line, which outlives a handler that is dropped because
 /// its client has gone.
 #[derive(Clone, Debug, Default)]
-struct Subject(Rc<RefCell<Named>>);
+pub(crate) struct Subject(Rc<RefCell<Named>>);
 
 #[derive(Debug, Default)]
 struct Named {
     route: Option<String>,
     workspace_id: Option<Uuid>,
     exec_id: Option<Uuid>,
+    client_left: bool,
 }
 
 impl Subject {
+    /// That of a request.
+    pub(crate) fn of(request: &HttpRequest) -> Option<Self> {
+        request.extensions().get::<Self>().cloned()
+    }
+
+    /// The client has gone and takes nothing more of its answer.
+    pub(crate) fn client_left(&self) {
+        self.0.borrow_mut().client_left = true;
+    }
+
     fn update(request: &HttpRequest, change: impl FnOnce(&mut Named)) {
-        if let Some(Self(named)) = request.extensions().get::<Self>() {
+        if let Some(Self(named)) = Self::of(request) {
             change(&mut named.borrow_mut());
         }
     }
@@ -58,6 +72,7 @@ pub(crate) async fn log_access(
 ) -> Result<ServiceResponse<LoggedBody>, Error> {
     let ids = RequestIds::read(request.headers());
     let subject = Subject::default();
+    let state = request.app_data::<Data<HttpState>>();
     request.extensions_mut().insert(subject.clone());
     let mut line = Line {
         method: request.method().clone(),
@@ -66,10 +81,14 @@ pub(crate) async fn log_access(
         request_id: ids.request_id().map(str::to_owned),
         begun: Instant::now(),
         finished: false,
+        _unanswered: state.map(|state| state.answers.token()),
     };
     let mut response = next.call(request).await?;
-    line.subject.0.borrow_mut().route = response.request().match_pattern();
-    line.status = Some(response.status().as_u16());
+    line.status = {
+        let mut named = line.subject.0.borrow_mut();
+        named.route = response.request().match_pattern();
+        (!named.client_left).then(|| response.status().as_u16())
+    };
     ids.write(response.headers_mut());
     Ok(response.map_body(|_, body| LoggedBody { body, line }))
 }
@@ -109,6 +128,7 @@ struct Line {
     request_id: Option<String>,
     begun: Instant,
     finished: bool,
+    _unanswered: Option<TaskTrackerToken>,
 }
 
 impl Drop for Line {
@@ -118,7 +138,7 @@ impl Drop for Line {
             http.method = %self.method,
             http.route = named.route.as_deref(),
             http.status = self.status,
-            http.finished = self.finished,
+            http.finished = self.finished && !named.client_left,
             duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             workspace.id = named.workspace_id.map(tracing::field::display),
             exec.id = named.exec_id.map(tracing::field::display),

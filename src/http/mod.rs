@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod tenant;
 mod tenant_guard;
+mod tls;
 mod token_uses;
 pub mod wire;
 
@@ -29,9 +30,10 @@ pub use options::{DEFAULT_ORG_HEADER, HttpOptions, HttpState, Surface};
 pub use problem::ProblemCode;
 pub use routes::{Access, ROUTES, Route};
 pub use server::start;
+pub use tls::{TlsIdentity, TlsIdentityError};
 pub use token_uses::TokenUseKeeper;
 
 #[cfg(test)]
 mod service_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;

@@ -8,8 +8,10 @@ use adit_actors::engine::Engine;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::tls::TlsIdentity;
 use super::token_uses::{TokenUseKeeper, TokenUses};
 use crate::store::Store;
 
@@ -46,6 +48,8 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Worker threads of a listener; at least 1.
     pub workers: usize,
+    /// The certificate of every listener, which then speaks HTTPS only. None: plain HTTP.
+    pub tls: Option<TlsIdentity>,
     /// How often the use of tokens is written to the store.
     pub token_use_interval: Duration,
 }
@@ -66,6 +70,7 @@ impl Default for HttpOptions {
             admin_tokens: Vec::new(),
             trusted_proxies: Vec::new(),
             workers: 2,
+            tls: None,
             token_use_interval: Duration::from_secs(60),
         }
     }
@@ -91,6 +96,8 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     /// Settings of this layer.
     pub options: Arc<HttpOptions>,
+    /// Requests whose answers are not out yet.
+    pub answers: TaskTracker,
     /// Since when the store has not answered readiness checks.
     pub(crate) store_failing_since: Arc<Mutex<Option<Instant>>>,
     /// Tokens used since that was written to the store.
@@ -105,6 +112,7 @@ impl HttpState {
             engine,
             store,
             options: Arc::new(options),
+            answers: TaskTracker::new(),
             store_failing_since: Arc::default(),
             token_uses: TokenUses::default(),
         }

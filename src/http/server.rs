@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
@@ -48,13 +49,17 @@ pub(crate) fn listen(
         .shutdown_timeout(options.shutdown_timeout.as_secs())
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(options.head_timeout)
+        .tls_handshake_timeout(options.head_timeout)
         // Small frames must not wait for the acknowledgement of the one before.
         .tcp_nodelay(true)
         // A client that has closed its side is gone, also while its answer has not begun: the handler is dropped, and
         // with it the exec. By default actix-web would notice only when it writes.
         .h1_allow_half_closed(false)
-        .on_connect(|socket, _| limit_untaken_data(socket))
-        .listen(listener)?;
+        .on_connect(|socket, _| limit_untaken_data(socket));
+    let server = match &options.tls {
+        None => server.listen(listener)?,
+        Some(identity) => server.listen_rustls_0_23(listener, identity.server_config())?,
+    };
     Ok(server.run())
 }
 
@@ -62,10 +67,19 @@ pub(crate) fn listen(
 #[cfg(target_os = "linux")]
 fn limit_untaken_data(socket: &dyn Any) {
     let milliseconds = u32::try_from(UNTAKEN_DATA.as_millis()).unwrap_or(u32::MAX);
-    if let Some(stream) = socket.downcast_ref::<TcpStream>()
+    if let Some(stream) = tcp_stream(socket)
         && let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds)
     {
         tracing::debug!(error = %error, "TCP_USER_TIMEOUT could not be set");
+    }
+}
+
+/// Below TLS, where there is some.
+#[cfg(target_os = "linux")]
+fn tcp_stream(socket: &dyn Any) -> Option<&TcpStream> {
+    match socket.downcast_ref::<TlsStream<TcpStream>>() {
+        Some(encrypted) => Some(encrypted.get_ref().0),
+        None => socket.downcast_ref(),
     }
 }
 

@@ -28,6 +28,7 @@ impl Settings {
                 return Err(wrong(key, format!("is {value}; allowed are {least} to {most}")));
             }
         }
+        self.check_tls()?;
         self.check_admin_tokens()?;
         self.check_aws()?;
         if http::HeaderName::try_from(&self.tenant.header).is_err() {
@@ -148,6 +149,15 @@ impl Settings {
             ("audit.retain_days", self.audit.retain_days.into(), 0..=36_500),
             ("shutdown.grace_s", self.shutdown.grace.as_secs(), 0..=600),
         ]
+    }
+
+    fn check_tls(&self) -> Result<(), SettingsError> {
+        let (missing, other) = match (&self.http.tls_cert_file, &self.http.tls_key_file) {
+            (None, Some(_)) => ("http.tls_cert_file", "http.tls_key_file"),
+            (Some(_), None) => ("http.tls_key_file", "http.tls_cert_file"),
+            _ => return Ok(()),
+        };
+        Err(wrong(missing, format!("must be set too where `{other}` is")))
     }
 
     fn check_admin_tokens(&self) -> Result<(), SettingsError> {

@@ -61,6 +61,10 @@ pub struct Settings {
 pub struct Http {
     /// Address of the listener; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// PEM file of the certificate that the listeners show, with its chain. With `tls_key_file`, or not at all.
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file of its private key, unencrypted.
+    pub tls_key_file: Option<PathBuf>,
     /// Threads that serve requests.
     pub workers: usize,
     /// How long the status line waits for output, so that a silent command that fails can still answer a status.
@@ -86,6 +90,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls_cert_file: None,
+            tls_key_file: None,
             workers: 2,
             hold_status: Duration::from_secs(45),
             heartbeat: Duration::from_secs(15),
@@ -353,7 +359,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info,actix_server=warn".to_owned(),
+            filter: "info,actix_server=warn,actix_http::h2=error".to_owned(),
         }
     }
 }

@@ -170,6 +170,14 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
             "[http]\ntrusted_proxies = [\"all\"]\n",
             &["line 2", "`all`", "10.0.0.0/8"],
         ),
+        in_file(
+            "[http]\ntls_cert_file = \"c\"\n",
+            &["`http.tls_key_file` must be set", "`http.tls_cert_file`"],
+        ),
+        in_file(
+            "[http]\ntls_key_file = \"k\"\n",
+            &["`http.tls_cert_file` must be set", "`http.tls_key_file`"],
+        ),
         in_file("[tenant]\nheader = \"a b\"\n", &["`tenant.header`"]),
         in_file("[tenant]\norg_id = \"molecule\"\n", &["line 2", "UUID"]),
         in_file(

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::background::keep;
 use super::program::Dev;
 use super::{rows, wait};
 
-const MESSAGE: &str = "adit: interrupted; the exec is cancelled\n";
+/// What is said where nobody can tell what has become of the exec.
+const LEFT: &str = "adit: interrupted; the exec is cancelled\n";
 
 /// An `adit exec` under way. Killed by its process id when dropped before its end.
 struct Exec(Child);
@@ -76,18 +78,27 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-async fn the_only_row_says_that_the_client_has_gone(data_directory: &Path) {
-    let rows = wait::until("the row is final", async || {
+/// The only exec was cancelled: because its client had gone, or by its client's word. Gives what its row says of it.
+async fn the_only_row(data_directory: &Path, ended_by: &[&str]) -> Value {
+    let mut rows = wait::until("the row is final", async || {
         let rows = rows::all(&data_directory.join("adit.db")).await;
         rows.iter().all(|row| row.status != "running").then_some(rows)
     })
     .await;
     assert_eq!(rows.len(), 1, "{rows:?}");
-    let exec = rows[0].response_body.as_ref().unwrap();
-    assert_eq!(
-        (&exec["outcome"], &exec["ended_by"]),
-        (&"cancelled".into(), &"client_gone".into())
-    );
+    let exec = rows.remove(0).response_body.unwrap();
+    assert_eq!(exec["outcome"], "cancelled", "{exec}");
+    assert!(ended_by.contains(&exec["ended_by"].as_str().unwrap()), "{exec}");
+    exec
+}
+
+/// What is said of an exec whose row says `exec`.
+fn told(exec: &Value) -> String {
+    let how = match exec["kill"]["confirmed"].as_bool() {
+        Some(true) => "everything it started is gone",
+        _ => "whether everything it started is gone is not known",
+    };
+    format!("adit: cancelled; {how}\n")
 }
 
 #[tokio::test]
@@ -102,8 +113,8 @@ async fn while_the_command_runs() {
     wait::until_true("the command runs", async || !printed.lock().unwrap().is_empty()).await;
     exec.interrupt();
     assert_eq!(exec.end().await, Some(130));
-    assert_eq!(all_of(said).await, MESSAGE);
-    the_only_row_says_that_the_client_has_gone(directory.path()).await;
+    let row = the_only_row(directory.path(), &["delete"]).await;
+    assert_eq!(all_of(said).await, told(&row));
     assert_eq!(dev.terminate().await, Some(0));
 }
 
@@ -119,7 +130,7 @@ async fn while_standard_input_is_waited_for() {
     exec.listens().await;
     exec.interrupt();
     assert_eq!(exec.end().await, Some(130));
-    assert_eq!(all_of(said).await, MESSAGE);
+    assert_eq!(all_of(said).await, LEFT);
     drop(held_open);
     assert!(rows::all(&directory.path().join("adit.db")).await.is_empty());
     assert_eq!(dev.terminate().await, Some(0));
@@ -139,9 +150,9 @@ async fn while_nobody_reads_the_output() {
     .await;
     exec.interrupt();
     assert_eq!(exec.end().await, Some(130));
-    assert_eq!(all_of(said).await, MESSAGE);
+    let row = the_only_row(directory.path(), &["delete"]).await;
+    assert_eq!(all_of(said).await, told(&row));
     drop(unread);
-    the_only_row_says_that_the_client_has_gone(directory.path()).await;
     assert_eq!(dev.terminate().await, Some(0));
 }
 
@@ -160,7 +171,31 @@ async fn again_while_nobody_reads_the_message() {
     })
     .await;
     drop(unread);
-    the_only_row_says_that_the_client_has_gone(directory.path()).await;
+    the_only_row(directory.path(), &["delete", "client_gone"]).await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+/// The service is still killing it: a second Ctrl-C does not wait for that.
+#[tokio::test]
+async fn again_while_the_command_is_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let stubborn = "trap '' TERM; echo runs; while :; do sleep 1; done";
+    let script = ["--", "sh", "-c", stubborn];
+    let mut exec = Exec::start(&dev, &script, Stdio::null(), Stdio::piped(), Stdio::piped());
+    let (printed, said) = (Arc::default(), Arc::default());
+    keep(exec.0.stdout.take().unwrap(), Arc::clone(&printed));
+    keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+    wait::until_true("the command runs", async || !printed.lock().unwrap().is_empty()).await;
+    wait::until("`adit exec` ends", async || {
+        exec.interrupt();
+        exec.0.try_wait().unwrap()
+    })
+    .await;
+    assert_eq!(exec.end().await, Some(130));
+    let said = all_of(said).await;
+    assert!(said.is_empty() || said == LEFT, "{said}");
+    the_only_row(directory.path(), &["delete", "client_gone"]).await;
     assert_eq!(dev.terminate().await, Some(0));
 }
 

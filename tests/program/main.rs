@@ -16,6 +16,7 @@ mod memory;
 mod operating;
 #[path = "../support/program.rs"]
 mod program;
+mod reading;
 #[path = "../support/rows.rs"]
 #[expect(dead_code, reason = "other tests look at more of a row")]
 mod rows;

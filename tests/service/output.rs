@@ -13,6 +13,7 @@ over_every_instance!(
     each_stream_has_a_cap,
     the_json_form_has_the_same_cap,
     bytes_that_are_no_text,
+    text_that_is_written_byte_by_byte,
     a_started_frame_when_asked
 );
 
@@ -104,6 +105,21 @@ async fn bytes_that_are_no_text(app: &TestApp) {
         .iter()
         .any(|frame| frame["type"] == "stderr" && frame.get("data").is_none());
     assert!(!split, "a character was split between frames: {frames:?}");
+}
+
+/// Every write but the last ends within a character or right behind one, and sshd makes packets of them as they come.
+async fn text_that_is_written_byte_by_byte(app: &TestApp) {
+    let line = "aé€😀\n";
+    let repeat = 1_000;
+    let script = format!("yes 'aé€😀' | head -n {repeat} | dd bs=1 2>/dev/null");
+    let frames = app.stream(json!({"cmd": ["sh", "-c", script]})).await.frames();
+    assert_eq!(frames.exit().exit_code, Some(0));
+    let is_text = |frame: &serde_json::Value| frame["type"] != "stdout" || frame["data"].is_string();
+    assert!(
+        frames.0.iter().all(is_text),
+        "a character was split between frames"
+    );
+    assert!(frames.output("stdout") == line.repeat(repeat).as_bytes());
 }
 
 async fn a_started_frame_when_asked(app: &TestApp) {

@@ -4,7 +4,9 @@ use adit_actors::exec::Exec;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use reqwest::Certificate;
 use reqwest::header::HeaderMap;
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -16,17 +18,20 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(base: String) -> Self {
+    /// Below `base`, which for https must show one of `roots`.
+    pub(crate) fn new(base: String, roots: &[CertificateDer<'_>]) -> Self {
+        let roots = roots.iter().map(|root| Certificate::from_der(root).unwrap());
         // No idle connections: a server that shuts down must not wait for them.
         let client = reqwest::Client::builder()
             .pool_max_idle_per_host(0)
             .no_proxy()
+            .tls_certs_merge(roots)
             .build()
             .unwrap();
         Self { base, client }
     }
 
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT`, or with `https`.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }

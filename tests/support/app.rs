@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use adit::application::open_store;
 use adit::aws::{AwsConnection, AwsOptions};
+use adit::pem_files::read_certificates;
 use adit::settings::Settings;
 use adit::store;
 use adit_actors::clock::Clock;
@@ -97,6 +98,8 @@ impl Setup {
 pub(crate) struct TestApp {
     pub(crate) seed: Seed,
     pub(crate) api: Api,
+    /// The API of the listener that `admin.listen` asks for.
+    pub(crate) admin_api: Option<Api>,
     pub(crate) emulator: Emulator,
     application: launch::Running,
     store: TestStore,
@@ -179,12 +182,20 @@ impl TestApp {
         setup.settings.aws.tunnel_endpoint_override = Some(emulator.tunnel_url());
         setup.settings.aws.ec2_endpoint_override = Some(emulator.http_url());
 
+        let certificate = setup.settings.http.tls_cert_file.clone();
         let seed = prepare_store(&setup.settings, backend.os_user(), fleet).await;
         let application = launch::start(setup.settings, &credentials).await;
-        let api = Api::new(format!("http://{}", application.address()));
+        let (scheme, roots) = match certificate {
+            None => ("http", Vec::new()),
+            Some(file) => ("https", read_certificates(&file).unwrap()),
+        };
+        let api_at = |address| Api::new(format!("{scheme}://{address}"), &roots);
+        let api = api_at(application.address());
+        let admin_api = application.admin_address().map(api_at);
         Self {
             seed,
             api,
+            admin_api,
             emulator,
             application,
             store,
@@ -238,7 +249,8 @@ impl TestApp {
 
     /// `GET /admin/tunnels`.
     pub(crate) async fn tunnels(&self) -> Value {
-        let answer = self.api.get("/admin/tunnels", Some(ADMIN_TOKEN)).await;
+        let api = self.admin_api.as_ref().unwrap_or(&self.api);
+        let answer = api.get("/admin/tunnels", Some(ADMIN_TOKEN)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 /// A service that runs.
 pub(crate) struct Running {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), RunError>>,
 }
@@ -19,13 +20,14 @@ pub(crate) struct Running {
 pub(crate) async fn start(settings: Settings, credentials: &Credentials) -> Running {
     let credentials = aws_credentials(credentials);
     let application = Application::build(settings, Some(credentials)).await.unwrap();
-    let address = application.address();
+    let (address, admin_address) = (application.address(), application.admin_address());
     let (stop, stopped) = oneshot::channel();
     let run = application.run(async {
         stopped.await.ok(); // a test that fails drops the sender, which means the same
     });
     Running {
         address,
+        admin_address,
         stop,
         ended: actix_rt::spawn(run),
     }
@@ -46,6 +48,11 @@ impl Running {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its listener for `/admin` is, when it has one of its own.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Ends it in order, and fails when it could not write all that it had to.

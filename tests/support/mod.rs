@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod app;
+pub(crate) mod certificate;
 mod launch;
 pub(crate) mod logs;
 pub(crate) mod postgres;

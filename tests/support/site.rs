@@ -99,7 +99,7 @@ impl Service {
         Self {
             process,
             address,
-            api: Api::new(format!("http://{address}")),
+            api: Api::new(format!("http://{address}"), &[]),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::http::admin_wire::{ForgetAnswer, HostKeyListing, HostKeyPin, PinAnswe
 use crate::http::options::HttpState;
 use crate::http::paging::{self, PageLength};
 use crate::http::problem::{Problem, ProblemCode};
-use crate::http::read_body::{check_declared_length, check_media_type, read_body};
+use crate::http::read_body::{check_declared_length, check_media_type, discard_body, read_body};
 use crate::http::respond;
 use crate::store::{HostKeyQuery, StoreError};
 
@@ -77,11 +77,14 @@ async fn shown(request: &HttpRequest, state: &HttpState) -> Result<HostKeyPin, P
 }
 
 /// `PUT /admin/hostkeys/{instance_id}`: whatever was pinned, this is the key from now on.
-pub(crate) async fn pin(request: HttpRequest, payload: Payload, state: Data<HttpState>) -> HttpResponse {
+pub(crate) async fn pin(request: HttpRequest, mut payload: Payload, state: Data<HttpState>) -> HttpResponse {
     let (operator, instance) = match admit_pin(&request, &state).await {
         Ok(admitted) => admitted,
         // The body is not read, so the connection can't go on.
-        Err(problem) => return problem.into_closing_response(),
+        Err(problem) => {
+            discard_body(&request, &mut payload, MAX_BODY).await;
+            return problem.into_closing_response();
+        }
     };
     match pin_key(&state, &operator, &instance, payload).await {
         Ok(answer) => respond::json(&answer),
@@ -101,9 +104,9 @@ async fn pin_key(
     state: &HttpState,
     operator: &Operator,
     instance: &InstanceKey,
-    payload: Payload,
+    mut payload: Payload,
 ) -> Result<PinAnswer, Problem> {
-    let key = key_of(&read_body(payload, MAX_BODY, state.options.body_timeout).await?)?;
+    let key = key_of(&read_body(&mut payload, MAX_BODY, state.options.body_timeout).await?)?;
     let pinned = state
         .store
         .pin_host_key(instance, &key, &operator.to_string())

@@ -66,7 +66,7 @@ pub(crate) async fn admit_caller(request: &HttpRequest, state: &HttpState) -> Re
 pub(crate) async fn admit_exec(
     known: Known,
     request: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     state: &HttpState,
 ) -> Result<Admitted, Problem> {
     let options = &state.options;

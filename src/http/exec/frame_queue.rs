@@ -80,6 +80,14 @@ impl FrameQueue {
             && self.exit.is_none()
     }
 
+    /// Whether what waits is output alone, and so little that more may come before it must leave.
+    pub(crate) fn may_gather(&self) -> bool {
+        self.started.is_none()
+            && !self.heartbeat
+            && self.exit.is_none()
+            && self.stdout.data.len().max(self.stderr.data.len()) < MAX_FRAME_OUTPUT
+    }
+
     /// The next lines, in order within each stream; the exit frame comes last. Empty when all that waits is the
     /// beginning of a character.
     pub(crate) fn take(&mut self) -> Bytes {

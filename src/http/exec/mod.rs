@@ -7,6 +7,7 @@
 mod admission;
 mod answer;
 mod attempts;
+mod client_watch;
 mod events;
 mod form;
 mod frame_queue;
@@ -16,6 +17,7 @@ mod json_form;
 pub(crate) mod list;
 pub(crate) mod one;
 mod outcome;
+mod pace;
 pub(crate) mod request_body;
 pub(crate) mod stored;
 mod stream;
@@ -35,21 +37,32 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::access_log;
 use super::options::HttpState;
 use super::problem::Problem;
+use super::read_body::discard_body;
 use admission::Admitted;
 use form::Form;
 use idempotent::Turn;
 
 /// The handler.
-pub(crate) async fn create(request: HttpRequest, payload: Payload, state: Data<HttpState>) -> HttpResponse {
+pub(crate) async fn create(
+    request: HttpRequest,
+    mut payload: Payload,
+    state: Data<HttpState>,
+) -> HttpResponse {
     let known = match admission::admit_caller(&request, &state).await {
         Ok(known) => known,
         // The body is not read, so the connection can't go on; said always, so that no refusal differs from another
         // by whether the body was there already.
-        Err(problem) => return problem.into_closing_response(),
+        Err(problem) => {
+            discard_body(&request, &mut payload, state.options.max_body).await;
+            return problem.into_closing_response();
+        }
     };
-    let admitted = match admission::admit_exec(known, &request, payload, &state).await {
+    let admitted = match admission::admit_exec(known, &request, &mut payload, &state).await {
         Ok(admitted) => admitted,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            discard_body(&request, &mut payload, state.options.max_body).await;
+            return problem.into_response();
+        }
     };
     let form = Form::asked_for(request.headers(), admitted.announce);
     let running = match run(&state, admitted).await {
@@ -61,7 +74,8 @@ pub(crate) async fn create(request: HttpRequest, payload: Payload, state: Data<H
         Err(problem) => return problem.into_response(),
     };
     access_log::name_exec(&request, running.exec_id());
-    answer::answer(running, form, &state.options).await
+    let answering = answer::answer(running, form, &state.options);
+    client_watch::watched(&request, payload, answering).await
 }
 
 async fn run(state: &HttpState, admitted: Admitted) -> Result<Turn, Problem> {
