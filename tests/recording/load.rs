@@ -11,11 +11,14 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::support::seed::Seeded;
 use crate::support::wait;
+
+/// Longer than any answer may take: 30 s to start, 120 s of command, 17 s of end.
+const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 
 /// How soon a caller tries again when it can't connect.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -89,12 +92,20 @@ pub(crate) async fn ask_with(
     body: &Value,
     change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
 ) -> Heard {
-    let asked = Instant::now();
     let request = client
         .post(format!("http://{service}/workspaces/{}/exec", who.id))
         .bearer_auth(&who.token)
         .json(body);
-    let Ok(mut answer) = change(request).send().await else {
+    let asked = Instant::now();
+    let heard = timeout(ANSWER_LIMIT, listen(change(request))).await;
+    Heard {
+        took: asked.elapsed(),
+        ..heard.expect("an answer that takes so long will never come")
+    }
+}
+
+async fn listen(request: reqwest::RequestBuilder) -> Heard {
+    let Ok(mut answer) = request.send().await else {
         return Heard::default();
     };
     let headers = answer.headers();
@@ -126,7 +137,6 @@ pub(crate) async fn ask_with(
         &object
     };
     heard.exec = serde_json::from_value(exec.clone()).ok();
-    heard.took = asked.elapsed();
     heard
 }
 

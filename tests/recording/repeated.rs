@@ -160,8 +160,13 @@ async fn what_never_ran_is_tried_again_once() {
     );
     // A service that has just failed to get in backs off for a moment, and says so.
     let (mut running, others) = wait::until("one gets in", async || {
-        let (running, others) = world.ask_held("again").await;
-        (!world.ledger.begun().is_empty()).then_some((running, others))
+        let (mut running, others) = world.ask_held("again").await;
+        // The last one is not given up before it is known what becomes of it: its end would be that of its command.
+        let is_over = wait::until("it runs or is refused too", async || {
+            let has_begun = !world.ledger.begun().is_empty();
+            (has_begun || running.try_join_next().is_some()).then_some(!has_begun)
+        });
+        (!is_over.await).then_some((running, others))
     })
     .await;
     world.ledger.let_go();

@@ -250,7 +250,7 @@ fn old_rows_are_deleted_in_small_batches_with_pauses() {
         let rig = Rig::with(world(), settings);
         rig.store.old_rows.store(2_500, Relaxed);
         let deletions = || rig.store.deletions.lock().unwrap().clone();
-        tokio::time::sleep(SECOND).await;
+        tokio::time::sleep(Duration::from_millis(1_400)).await;
         assert_eq!(
             deletions(),
             [(1_000, retain)],
@@ -273,6 +273,11 @@ fn old_rows_are_deleted_in_small_batches_with_pauses() {
         let calls = deletions().len();
         tokio::time::sleep(60 * SECOND).await;
         assert_eq!(deletions().len(), calls + 1, "one look a round");
+        // Deleting would work, and writing does not.
+        *rig.store.hangs_for.lock().unwrap() = Some(Half::Begin);
+        rig.run("true").await;
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(deletions().len(), calls + 1, "it waits until rows can be written");
     });
 }
 

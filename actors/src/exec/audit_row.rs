@@ -71,7 +71,8 @@ pub(crate) fn finish(begun: &AuditRow, exec: &Exec, confidential: Confidential<'
         aws_request_ids: confidential.aws_request_ids,
     };
     let error_detail = exec.error.as_ref().map(|error| match confidential.failure {
-        Some(failure) => format!("{}: {failure}", error.code.as_str()),
+        // Part of it may be a peer's words, and no database takes a NUL: the row's end must not be lost for one.
+        Some(failure) => format!("{}: {}", error.code.as_str(), failure.replace('\0', "\u{fffd}")),
         None => error.code.as_str().to_owned(),
     });
     // As it was redacted, not as it was run.
@@ -115,7 +116,7 @@ fn summary(program: Option<&str>, ending: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::{Caller, CallerKind, ExecRequest, ExecRequestParts};
+    use crate::exec::{Caller, CallerKind, ErrorCode, ExecRequest, ExecRequestParts};
     use crate::instance::{InstanceKey, InstanceTarget};
 
     fn spec(cmd: &[&str]) -> ExecSpec {
@@ -194,5 +195,26 @@ mod tests {
             assert_eq!(begun.summary, format!("{summary}: running"));
             assert_eq!(finished.summary, format!("{summary}: exited 3"));
         }
+    }
+
+    #[test]
+    fn a_peer_cannot_spoil_a_row_by_what_it_says() {
+        let exec = Exec {
+            error: Some(ErrorCode::TargetUnreachable.into()),
+            ..exec()
+        };
+        let confidential = Confidential {
+            failure: Some("the peer hung up: bye\0bye"),
+            ..Confidential::default()
+        };
+        let row = finish(
+            &begin(&spec(&["ls"]), OffsetDateTime::UNIX_EPOCH),
+            &exec,
+            confidential,
+        );
+        assert_eq!(
+            row.error_detail.as_deref(),
+            Some("target_unreachable: the peer hung up: bye\u{fffd}bye")
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Audit rows: written whole or not at all, never doubled, never another writer's, and settled when orphaned.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,29 +169,38 @@ pub(in crate::store) async fn a_row_stays_with_the_try_that_began_it(harness: Ha
 
 pub(in crate::store) async fn of_many_tries_at_once_one_gets_the_row(harness: Harness) {
     const TRIES: usize = 12;
+    const ROWS: usize = 300;
     let id = added(&harness, workspace("mine", None)).await;
-    // In an order of its own each: a store that locks as the rows come would deadlock.
-    let ids: Vec<_> = (0..8).map(|_| Uuid::new_v4()).collect();
-    let batches: Vec<Vec<AuditRow>> = (0..TRIES)
+    // Those of each half come in an order of their own: a store that locks rows as they come may deadlock.
+    let ids: Vec<_> = (0..ROWS).map(|_| Uuid::new_v4()).collect();
+    let backwards: Vec<_> = ids.iter().rev().copied().collect();
+    let batches: Vec<_> = (0..TRIES)
         .map(|number| {
-            let mut ids = ids.clone();
-            ids.rotate_left(number % 8);
-            if number % 2 == 0 {
-                ids.reverse();
-            }
-            let row = |id: &Uuid, begun: AuditRow| AuditRow { id: *id, ..begun };
-            ids.iter().map(|exec| row(exec, running(id))).collect()
+            let (half, ids) = if number % 2 == 0 {
+                (Half::Begin, &ids)
+            } else {
+                (Half::Finish, &backwards)
+            };
+            let row = |exec: &Uuid| AuditRow {
+                id: *exec,
+                ..running(id)
+            };
+            (half, ids.iter().map(row).collect::<Vec<_>>())
         })
         .collect();
     let writes = batches
         .iter()
-        .map(|batch| harness.store.write(Half::Begin, batch));
+        .map(|(half, rows)| harness.store.write(*half, rows));
     let lost = futures_util::future::join_all(writes).await;
+    let lost: Vec<HashSet<Uuid>> = lost
+        .into_iter()
+        .map(|lost| lost.unwrap().into_iter().collect())
+        .collect();
     for exec in ids {
-        let owners = lost.iter().filter(|lost| !lost.as_ref().unwrap().contains(&exec));
+        let owners = lost.iter().filter(|lost| !lost.contains(&exec));
         assert_eq!(owners.count(), 1, "{exec}");
     }
-    assert_eq!(statuses(&harness).await.len(), 8);
+    assert_eq!(statuses(&harness).await.len(), ROWS);
 }
 
 pub(in crate::store) async fn a_poisoned_batch_writes_nothing(harness: Harness) {

@@ -7,13 +7,11 @@ use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::adoption::{execute, host, options};
 use super::database::Database;
+use super::wait;
 use crate::store::ConnectError;
 use crate::store::postgres::migrations::{LOCK, Patience, check, migrate_with, migrator};
 use crate::store::postgres::{PostgresStore, migrate};
 use crate::store::suite::defaults;
-
-#[path = "../../../../tests/support/wait.rs"]
-mod wait;
 
 /// Gives up soon.
 const IMPATIENT: Patience = Patience {

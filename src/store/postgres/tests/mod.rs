@@ -6,6 +6,8 @@ mod database;
 mod migrating;
 mod plans;
 mod sessions;
+#[path = "../../../../tests/support/wait.rs"]
+mod wait;
 
 use std::sync::Arc;
 

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use adit_actors::audit::RowStatus;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, ConnectOptions as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use time::macros::datetime;
 use uuid::Uuid;
 
 use super::adoption::{execute, host, options};
-use crate::store::ExecQuery;
 use crate::store::execs::SHOW;
 use crate::store::postgres::accounts::AUTHORIZE;
 use crate::store::postgres::audit::{DELETE_ENDED, SWEEP};
 use crate::store::postgres::migrations::{Patience, migrate_with};
-use crate::store::postgres::session;
+use crate::store::postgres::{PostgresStore, session};
+use crate::store::suite::defaults;
+use crate::store::{ExecQuery, Store as _};
 
 /// Quickly: without a look at the foreign key for each row, and with the host's indexes made afterwards.
 ///
@@ -168,4 +169,25 @@ async fn no_statement_reads_or_sorts_a_table() {
             );
         }
     }
+}
+
+/// A list has as many statements as it has filters, each planned for what is asked.
+#[tokio::test]
+async fn lists_are_not_kept_prepared() {
+    let database = host("TEXT").await;
+    migrate_with(&options(&database), Patience::USUAL).await.unwrap();
+    let store = PostgresStore::open(&options(&database), 1, defaults())
+        .await
+        .unwrap();
+    store.exec(Uuid::nil(), None).await.unwrap();
+    store.list_execs(&ExecQuery::default()).await.unwrap();
+    let kept = store
+        .requests
+        .rows(|| sqlx::query("SELECT statement FROM pg_prepared_statements"))
+        .await
+        .unwrap();
+    let kept: Vec<String> = kept.iter().map(|row| row.get(0)).collect();
+    assert!(kept.iter().any(|statement| statement == SHOW), "{kept:?}");
+    let list = ExecQuery::default().statement();
+    assert!(!kept.contains(&list), "{kept:?}");
 }

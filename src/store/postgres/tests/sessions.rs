@@ -5,6 +5,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use super::database::Database;
+use super::wait;
 use crate::store::postgres::{PostgresStore, migrate};
 use crate::store::suite::{defaults, running, workspace};
 use crate::store::{Store as _, StoreError};
@@ -117,6 +118,85 @@ async fn only_what_is_wrong_with_the_data_is_rejected() {
     execute(&mut connection, "DROP TRIGGER fail ON activity_logs".to_owned()).await;
     let of_others = store.write(Half::Begin, &[running(workspace.id)]).await;
     assert!(of_others.unwrap().is_empty());
+}
+
+async fn backend(store: &PostgresStore) -> i32 {
+    let ask = || sqlx::query("SELECT pg_backend_pid()");
+    store.begins.rows(ask).await.unwrap()[0].get(0)
+}
+
+/// One that said that it takes no rows any more, as a primary that became a standby, may go on saying so.
+#[tokio::test]
+async fn only_a_connection_with_a_clean_answer_is_used_again() {
+    let database = Database::create().await;
+    let store = opened(&database).await;
+    let first = backend(&store).await;
+    assert_eq!(backend(&store).await, first);
+    let gone = running(uuid::Uuid::new_v4());
+    let refused = store.write(Half::Begin, &[gone]).await;
+    assert!(
+        matches!(refused, Err(AuditStoreError::Rejected(_))),
+        "{refused:?}"
+    );
+    assert_eq!(backend(&store).await, first);
+    let read_only = || sqlx::query("SET default_transaction_read_only = on");
+    store.begins.rows(read_only).await.unwrap();
+    let refused = store.write(Half::Begin, &[]).await;
+    assert!(
+        matches!(refused, Err(AuditStoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert_ne!(backend(&store).await, first);
+    store.write(Half::Begin, &[]).await.unwrap();
+}
+
+/// Batches that share rows can't wait for each other then, in whatever order theirs came.
+#[tokio::test]
+async fn rows_are_locked_in_the_order_of_their_ids() {
+    let database = Database::create().await;
+    let store = opened(&database).await;
+    let workspace = workspace("mine", None);
+    store.add_workspace(&workspace).await.unwrap();
+    let (mut low, mut high) = (running(workspace.id), running(workspace.id));
+    (low.id, high.id) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+
+    let mut holder = database.connect().await;
+    let hold = format!(
+        "BEGIN; INSERT INTO activity_logs (id, workspace_id, activity_type) VALUES ('{}', '{}', 'task')",
+        high.id, workspace.id
+    );
+    execute(&mut holder, hold).await;
+    let mut watch = database.connect().await;
+    let mut waiting = async |count: i64| {
+        wait::until_true("so many wait", async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .fetch_one(&mut watch)
+            .await
+            .unwrap();
+            waiting == count
+        })
+        .await;
+    };
+    let (begin, finish) = ([high.clone(), low.clone()], [low.clone()]);
+    let begun = store.write(Half::Begin, &begin);
+    let finished = async {
+        waiting(1).await;
+        let finished = store.write(Half::Finish, &finish);
+        let release = async {
+            waiting(2).await;
+            execute(&mut holder, "ROLLBACK".to_owned()).await;
+        };
+        tokio::select! {
+            biased;
+            _ = finished => panic!("the first batch does not hold its lowest row"),
+            () = release => {}
+        }
+    };
+    let (begun, ()) = tokio::join!(begun, finished);
+    assert!(begun.unwrap().is_empty());
 }
 
 #[tokio::test]
