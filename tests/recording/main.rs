@@ -12,8 +12,10 @@
 
 mod breaking;
 mod encrypted;
+mod endurance;
 mod hanging;
 mod killed;
+mod left_behind;
 mod load;
 mod outage;
 mod repeated;

@@ -7,10 +7,14 @@ mod aging;
 pub(crate) mod api;
 #[path = "../support/background.rs"]
 mod background;
+#[path = "../support/holdings.rs"]
+mod holdings;
 #[path = "../support/postgres.rs"]
 pub(crate) mod postgres;
 #[path = "../support/postgres_cluster.rs"]
 pub(crate) mod postgres_cluster;
+#[path = "../support/processes.rs"]
+pub(crate) mod processes;
 #[path = "../support/rows.rs"]
 #[expect(dead_code, reason = "other tests ask for more")]
 pub(crate) mod rows;
@@ -19,6 +23,9 @@ pub(crate) mod rows;
 pub(crate) mod seed;
 #[path = "../support/site.rs"]
 pub(crate) mod site;
+#[path = "../support/sshd.rs"]
+#[expect(dead_code, reason = "other tests ask for more")]
+pub(crate) mod sshd;
 #[path = "../support/store.rs"]
 #[expect(dead_code, reason = "other tests ask for more")]
 pub(crate) mod store;

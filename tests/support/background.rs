@@ -12,7 +12,7 @@ use super::wait;
 
 /// A running `adit`. Killed by its process id when dropped before [`Background::ended`].
 pub(crate) struct Background {
-    process: Child,
+    pub(crate) process: Child,
     printed: Arc<Mutex<String>>,
 }
 

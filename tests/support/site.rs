@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use adit::store::{self, TargetDefaults};
-use adit_emulator::{Credentials, Emulator};
+use adit_emulator::{Credentials, Emulator, Instance, InstanceBackend};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::api::Api;
 use super::background::{Background, program};
-use super::seed::Seed;
+use super::holdings::Holdings;
+use super::seed::{self, Seed};
+use super::sshd::{Sshd, SshdOptions};
 use super::store::TestStore;
 use super::wait;
 
@@ -25,17 +28,44 @@ pub(crate) struct Site {
     pub(crate) store: TestStore,
     pub(crate) seed: Seed,
     variables: Vec<(String, String)>,
+    // Last, so that it outlives what may still be connected to it.
+    _sshd: Option<Sshd>,
 }
 
 impl Site {
     /// A site with that store, which is migrated and filled.
     pub(crate) async fn start(store: TestStore) -> Self {
+        Self::start_before(store, None).await
+    }
+
+    /// The same with a real sshd, where execs run as `adit-dash`.
+    pub(crate) async fn start_over_sshd(store: TestStore) -> Self {
+        let options = SshdOptions {
+            max_sessions: MAX_SESSIONS,
+            ..SshdOptions::default()
+        };
+        Self::start_before(store, Some(Sshd::start(options).await)).await
+    }
+
+    async fn start_before(store: TestStore, sshd: Option<Sshd>) -> Self {
         let credentials = Credentials::new("AKIDEXAMPLE", "the secret of the tests");
         let mut settings = adit_emulator::Settings::new(credentials.clone());
         settings.max_sessions = MAX_SESSIONS;
+        if let Some(sshd) = &sshd {
+            settings.instances = vec![Instance {
+                id: seed::instance_id(0),
+                private_ip_address: seed::address(0).to_string(),
+                backend: InstanceBackend::External {
+                    address: sshd.address(),
+                    authorized_keys_dir: sshd.authorized_keys_dir(0),
+                },
+                ..Instance::default()
+            }];
+        }
+        let os_user = if sshd.is_some() { "adit-dash" } else { "ubuntu" };
         let region = settings.region.clone();
         let emulator = Emulator::start(settings).await.unwrap();
-        let seed = fill(&store, &region).await;
+        let seed = fill(&store, &region, os_user).await;
         let variables = [
             ("AWS_ACCESS_KEY_ID", credentials.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key),
@@ -54,6 +84,7 @@ impl Site {
             store,
             seed,
             variables: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            _sshd: sshd,
         }
     }
 
@@ -71,16 +102,16 @@ impl Site {
     }
 }
 
-async fn fill(store: &TestStore, region: &str) -> Seed {
+async fn fill(store: &TestStore, region: &str, os_user: &str) -> Seed {
     let defaults = TargetDefaults {
         region: region.to_owned(),
-        os_user: "ubuntu".to_owned(),
+        os_user: os_user.to_owned(),
         port: 22,
     };
     let url = store.url();
     store::migrate(&url).await.unwrap();
     let store = store::connect(&url, 1, defaults).await.unwrap();
-    let seed = Seed::write(store.as_ref(), "ubuntu", 1, true).await;
+    let seed = Seed::write(store.as_ref(), os_user, 1, true).await;
     store.close().await;
     seed
 }
@@ -106,6 +137,17 @@ impl Service {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What an operator sees of its tunnels: one entry an instance.
+    pub(crate) async fn tunnels(&self) -> Vec<Value> {
+        let answer = self.api.get("/admin/tunnels", Some(ADMIN_TOKEN)).await;
+        answer.json()["data"].as_array().unwrap().clone()
+    }
+
+    /// What it holds of the system now.
+    pub(crate) fn holdings(&self) -> Holdings {
+        Holdings::of(self.process.process.id())
     }
 
     /// The most memory it has ever held, in bytes.
