@@ -29,9 +29,9 @@ macro_rules! insert {
     };
 }
 
-const BEGIN: &str = concat!(insert!(), audit_rows::begin_on_conflict!());
+pub(super) const BEGIN: &str = concat!(insert!(), audit_rows::begin_on_conflict!());
 
-const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
+pub(super) const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 
 /// Needs what a batch needs: the right to write rows, a server that is no standby, and a commit that reaches the disk. An
 /// INSERT of no rows commits nothing, so the message goes into the write-ahead log with it; nobody reads it.
@@ -105,7 +105,7 @@ impl AuditStore for PostgresStore {
     }
 }
 
-fn batch<'q>(sql: &'static str, rows: &'q [AuditRow]) -> Statement<'q> {
+pub(super) fn batch<'q>(sql: &'static str, rows: &'q [AuditRow]) -> Statement<'q> {
     fn column<'q, T>(rows: &'q [AuditRow], value: impl Fn(&'q AuditRow) -> T) -> Vec<T> {
         rows.iter().map(value).collect()
     }
