@@ -3,6 +3,7 @@
 //! It never waits while it holds its mailbox: each step runs as a future of its context and comes back as an event.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,15 +250,21 @@ impl InstanceSupervisor {
 
     // === Channels ===
 
+    /// A session channel of a tunnel that is up, once it has come.
+    fn session_channel(
+        &self,
+        tunnel: TunnelId,
+    ) -> Option<impl Future<Output = Result<(Channel<Msg>, Duration), OpenError>> + use<>> {
+        match &self.parts.get(&tunnel)?.link {
+            Link::Ready(handle) => Some(connection::open_channel(Arc::clone(handle))),
+            Link::Connecting | Link::Waiting(_) => None,
+        }
+    }
+
     fn open_channel(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
-        let Some(Parts {
-            link: Link::Ready(handle),
-            ..
-        }) = self.parts.get(&tunnel)
-        else {
+        let Some(open) = self.session_channel(tunnel) else {
             return;
         };
-        let open = connection::open_channel(Arc::clone(handle));
         let asked_at = Instant::now();
         ctx.spawn(open.into_actor(self).map(move |opened, act, ctx| {
             let Some(parts) = act.parts.get_mut(&tunnel) else {

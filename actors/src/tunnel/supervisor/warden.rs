@@ -1,25 +1,18 @@
 //! The supervisor's part in the wardens of its tunnels: their channels, and what becomes of them.
 
-use std::sync::Arc;
-
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use tokio::time::Instant;
 
-use super::{InstanceSupervisor, Link, Parts};
+use super::InstanceSupervisor;
 use crate::tunnel::connection::{self, OpenError};
 use crate::tunnel::supervisor_core::{Event, TunnelId};
 use crate::tunnel::warden::{WardenEvent, WardenNews, WardenTask};
 
 impl InstanceSupervisor {
     pub(super) fn open_warden(&mut self, tunnel: TunnelId, ctx: &mut Context<Self>) {
-        let Some(Parts {
-            link: Link::Ready(handle),
-            ..
-        }) = self.parts.get(&tunnel)
-        else {
+        let Some(open) = self.session_channel(tunnel) else {
             return;
         };
-        let open = connection::open_channel(Arc::clone(handle));
         let asked_at = Instant::now();
         ctx.spawn(open.into_actor(self).map(move |opened, act, ctx| {
             let Some(parts) = act.parts.get(&tunnel) else {
