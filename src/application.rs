@@ -145,6 +145,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAd
 /// The built service. It serves already; [`Application::run`] waits for its end.
 pub struct Application {
     address: SocketAddr,
+    speaks_tls: bool,
     admin_address: Option<SocketAddr>,
     store: Arc<dyn Store>,
     engine: Engine,
@@ -212,14 +213,9 @@ impl Application {
                 return Err(ApplicationError::Server(error));
             }
         };
-        let scheme = if state.options.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        tracing::info!(http.address = %address, "listening on {scheme}://{address}");
-        Ok(Self {
+        let application = Self {
             address,
+            speaks_tls: state.options.tls.is_some(),
             admin_address,
             store,
             engine,
@@ -228,13 +224,22 @@ impl Application {
             answers: state.answers,
             grace: settings.shutdown.grace,
             flush_timeout: settings.audit.flush_timeout,
-        })
+        };
+        tracing::info!(http.address = %address, "listening on {}", application.url());
+        Ok(application)
     }
 
     /// Where the public listener is.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The URL that it answers at.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.speaks_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Where the admin listener is, when it has one of its own.

@@ -79,7 +79,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
 
     let signals = StopRequests::listen()?;
     let application = Application::build_on(listeners, settings, Some(credentials)).await?;
-    let url = format!("http://{}", application.address());
+    let url = application.url();
     let environment_file = directory.write_environment(&access, &url)?;
     print!("{}", next_steps(&access, &url, &args.data_dir, &environment_file));
     let result = application.run_until(signals.asked(1), signals.asked(2)).await;

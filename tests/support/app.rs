@@ -189,9 +189,9 @@ impl TestApp {
             None => ("http", Vec::new()),
             Some(file) => ("https", read_certificates(&file).unwrap()),
         };
-        let api_at = |address| Api::new(format!("{scheme}://{address}"), &roots);
-        let api = api_at(application.address());
-        let admin_api = application.admin_address().map(api_at);
+        let api = Api::new(application.url(), &roots);
+        let admin_api_at = |address| Api::new(format!("{scheme}://{address}"), &roots);
+        let admin_api = application.admin_address().map(admin_api_at);
         Self {
             seed,
             api,

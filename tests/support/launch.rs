@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 /// A service that runs.
 pub(crate) struct Running {
-    address: SocketAddr,
+    url: String,
     admin_address: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), RunError>>,
@@ -20,13 +20,13 @@ pub(crate) struct Running {
 pub(crate) async fn start(settings: Settings, credentials: &Credentials) -> Running {
     let credentials = aws_credentials(credentials);
     let application = Application::build(settings, Some(credentials)).await.unwrap();
-    let (address, admin_address) = (application.address(), application.admin_address());
+    let (url, admin_address) = (application.url(), application.admin_address());
     let (stop, stopped) = oneshot::channel();
     let run = application.run(async {
         stopped.await.ok(); // a test that fails drops the sender, which means the same
     });
     Running {
-        address,
+        url,
         admin_address,
         stop,
         ended: actix_rt::spawn(run),
@@ -45,9 +45,9 @@ pub(crate) fn aws_credentials(credentials: &Credentials) -> aws_credential_types
 }
 
 impl Running {
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// The URL that it answers at.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
     }
 
     /// Where its listener for `/admin` is, when it has one of its own.
