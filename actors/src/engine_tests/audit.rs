@@ -162,6 +162,7 @@ fn an_uncertain_begin_settles_its_own_row_only() {
         paused(async {
             let rig = Rig::new(world());
             let exec_id = Uuid::from_u128(1);
+            rig.first_probes().await;
             rig.store.is_away.store(true, Relaxed);
             let mut running = rig.start_idempotent(exec_id, "true");
             assert!(running.owns_id().await, "for all that is known");
