@@ -88,6 +88,7 @@ mod leaving;
 mod ledger;
 mod limits;
 mod losing;
+mod lost_wardens;
 mod operating;
 mod outcomes;
 mod output;
