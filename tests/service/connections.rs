@@ -38,6 +38,38 @@ async fn rest(stream: &mut TcpStream) -> String {
     text
 }
 
+/// HTTP/1.0 knows no chunks: what has no known length ends with the connection.
+#[actix_rt::test]
+async fn http_1_0_is_streamed_to_without_chunks() {
+    let app = TestApp::start(Backend::InProcess).await;
+    let many = json!({"cmd": ["sh", "-c", "yes | head -c 100000"]});
+    for accept in ["*/*", "application/json"] {
+        // One that would like to go on must not wait for more either.
+        for version in ["HTTP/1.0", "HTTP/1.0\r\nConnection: keep-alive"] {
+            let mut stream = connect(&app).await;
+            let request = exec(&app, version, accept, &many);
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = rest(&mut stream).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
+            let head = head.to_ascii_lowercase();
+            assert!(
+                !["transfer-encoding", "content-length", "keep-alive"]
+                    .iter()
+                    .any(|name| head.contains(name)),
+                "{head}"
+            );
+            let frames: Vec<Value> = body
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no frame: {line:?}")))
+                .collect();
+            let last = frames.last().unwrap();
+            assert_eq!(last["exit_code"], 0, "{last}");
+        }
+    }
+    app.finish().await;
+}
+
 /// More behind a request than is kept is thrown away while its program runs; the answer is whole, and then the connection
 /// ends.
 #[actix_rt::test]

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::http::Version;
+use actix_web::http::{ConnectionType, Version};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -40,7 +40,7 @@ pub(crate) async fn watched(
             _answering: Connection::of(request).map(|connection| connection.answering()),
         }
     };
-    let response = tokio::select! {
+    let mut response = tokio::select! {
         biased;
         response = answering => response,
         // Nobody receives this.
@@ -50,12 +50,23 @@ pub(crate) async fn watched(
         // It is whole, so its exec has ended.
         return response;
     }
+    if request.version() < Version::HTTP_11 {
+        end_with_the_connection(&mut response);
+    }
     response.map_body(|_, body| {
         BoxBody::new(WatchedBody {
             body: Some(body),
             watch,
         })
     })
+}
+
+/// HTTP/1.0 has no chunks, and a server must not send it any (RFC 9112 section 6.1): its bodies of unknown length end where the
+/// connection does.
+fn end_with_the_connection(response: &mut HttpResponse) {
+    let head = response.head_mut();
+    head.no_chunking(true);
+    head.set_connection_type(ConnectionType::Close);
 }
 
 enum ClientWatch {
