@@ -61,8 +61,8 @@ impl Drop for Answering {
 pub(super) struct ClientStream<S> {
     stream: S,
     connection: Connection,
-    /// actix-web's last read gave it something. It reads until it has to wait, so unless this changes within the same poll
-    /// it has no room for more.
+    /// actix-web's last read gave it something. It reads until it has to wait or has no room, so after its reading this
+    /// means that it has none.
     has_more: bool,
 }
 

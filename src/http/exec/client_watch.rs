@@ -61,8 +61,8 @@ pub(crate) async fn watched(
     })
 }
 
-/// HTTP/1.0 has no chunks, and a server must not send it any (RFC 9112 section 6.1): its bodies of unknown length end where the
-/// connection does.
+/// HTTP/1.0 has no chunks, and a server must not send it any (RFC 9112 section 6.1): its bodies of unknown length end
+/// where the connection does.
 fn end_with_the_connection(response: &mut HttpResponse) {
     let head = response.head_mut();
     head.no_chunking(true);
