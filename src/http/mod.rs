@@ -6,6 +6,7 @@
 mod access_log;
 mod admin;
 pub mod admin_wire;
+mod connection;
 mod credentials;
 mod exec;
 mod health;

@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::pem_files::{PemFileError, read_certificates, read_private_key};
 
+/// HTTP/2, as it is negotiated (RFC 9113 section 3.1).
+pub(super) const H2: &[u8] = b"h2";
+
 /// The listeners' certificate can't be used. Names the setting at fault.
 #[derive(Debug, Error)]
 pub enum TlsIdentityError {
@@ -50,9 +53,11 @@ impl TlsIdentity {
         Ok(Self(Arc::new(config)))
     }
 
-    /// For actix-web, which adds the protocols that it speaks to those that are negotiated (ALPN): h2 and http/1.1.
+    /// For a listener: both versions of HTTP can be negotiated (ALPN), the newer one first.
     pub(super) fn server_config(&self) -> ServerConfig {
-        ServerConfig::clone(&self.0)
+        let mut config = ServerConfig::clone(&self.0);
+        config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+        config
     }
 }
 

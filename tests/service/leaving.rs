@@ -135,24 +135,46 @@ async fn assert_rows(app: &TestApp, expected: usize) {
 
 // === HTTP/1.1 ===
 
-/// Asks on a connection of its own, and leaves it in that way. Gives what was being tried.
+/// What the client sends behind its request, and before its end.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Nothing,
+    /// A request that fits neither the server's buffers nor its kernel's.
+    Request,
+}
+
+impl Behind {
+    fn text(self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Request => format!(
+                "POST /behind HTTP/1.1\r\nHost: adit\r\nContent-Length: 300000\r\n\r\n{}",
+                "x".repeat(300_000)
+            ),
+        }
+    }
+}
+
+/// Asks on a connection of its own, and leaves it in that way.
 async fn leave(
     app: &TestApp,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     moment: Moment,
+    behind: Behind,
     exit: Exit,
-) -> String {
-    let case = format!("{moment:?}, {exit:?}");
+) {
+    let case = format!("{moment:?}, {behind:?} behind, {exit:?}");
     let mark = processes::unique_sleep();
     let (body, accept, awaited) = moment.request(&mark);
     let body = body.to_string();
     let workspace = app.seed.workspace();
     let request = format!(
         "POST /workspaces/{}/exec HTTP/1.1\r\nHost: adit\r\nAuthorization: Bearer {}\r\nAccept: {accept}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}{}",
         workspace.id,
         workspace.token,
-        body.len()
+        body.len(),
+        behind.text()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut seen = Vec::new();
@@ -167,13 +189,13 @@ async fn leave(
         drop(stream);
         assert_gone(&mark, &case).await;
     }
-    case
 }
 
-async fn leave_over_tcp(backend: Backend) {
+async fn leave_over_tcp(backend: Backend, behind: Behind) {
     let app = TestApp::start(backend).await;
     for exit in EXITS {
-        let leaving = MOMENTS.map(async |moment| leave(&app, connect(&app, exit).await, moment, exit).await);
+        let leaving =
+            MOMENTS.map(async |moment| leave(&app, connect(&app, exit).await, moment, behind, exit).await);
         join_all(leaving).await;
     }
     assert_rows(&app, EXITS.len() * MOMENTS.len()).await;
@@ -182,12 +204,17 @@ async fn leave_over_tcp(backend: Backend) {
 
 #[actix_rt::test]
 async fn over_tcp_from_the_emulators_instance() {
-    leave_over_tcp(Backend::InProcess).await;
+    leave_over_tcp(Backend::InProcess, Behind::Nothing).await;
 }
 
 #[actix_rt::test]
 async fn over_tcp_from_openssh() {
-    leave_over_tcp(Backend::OpenSshDash).await;
+    leave_over_tcp(Backend::OpenSshDash, Behind::Nothing).await;
+}
+
+#[actix_rt::test]
+async fn over_tcp_with_a_request_behind() {
+    leave_over_tcp(Backend::InProcess, Behind::Request).await;
 }
 
 async fn start_with_tls(certificate: &Certificate) -> TestApp {
@@ -199,12 +226,21 @@ async fn start_with_tls(certificate: &Certificate) -> TestApp {
 
 #[actix_rt::test]
 async fn over_tls() {
+    leave_over_tls(Behind::Nothing).await;
+}
+
+#[actix_rt::test]
+async fn over_tls_with_a_request_behind() {
+    leave_over_tls(Behind::Request).await;
+}
+
+async fn leave_over_tls(behind: Behind) {
     let certificate = Certificate::make();
     let app = start_with_tls(&certificate).await;
     for exit in EXITS {
         let leaving = MOMENTS.map(async |moment| {
             let stream = connect_tls(&app, &certificate, "http/1.1", exit).await;
-            leave(&app, stream, moment, exit).await
+            leave(&app, stream, moment, behind, exit).await;
         });
         join_all(leaving).await;
     }

@@ -76,6 +76,7 @@ mod access;
 mod argv;
 mod audit;
 mod bodies;
+mod connections;
 mod cuts;
 mod discovery;
 mod endings;

@@ -65,16 +65,19 @@ pub(crate) async fn create(
         }
     };
     let form = Form::asked_for(request.headers(), admitted.announce);
-    let running = match run(&state, admitted).await {
-        Ok(Turn::Own(running)) => running,
-        Ok(Turn::Earlier(earlier)) => {
-            access_log::name_exec(&request, earlier.exec_id);
-            return earlier.into_response(form);
+    let answering = async {
+        match run(&state, admitted).await {
+            Ok(Turn::Own(running)) => {
+                access_log::name_exec(&request, running.exec_id());
+                answer::answer(running, form, &state.options).await
+            }
+            Ok(Turn::Earlier(earlier)) => {
+                access_log::name_exec(&request, earlier.exec_id);
+                earlier.into_response(form)
+            }
+            Err(problem) => problem.into_response(),
         }
-        Err(problem) => return problem.into_response(),
     };
-    access_log::name_exec(&request, running.exec_id());
-    let answering = answer::answer(running, form, &state.options);
     client_watch::watched(&request, payload, answering).await
 }
 
