@@ -2,13 +2,13 @@
 
 mod attached;
 mod finished;
+mod printer;
 mod reader;
 mod status_line;
 
 use std::io;
 use std::process::ExitCode;
 
-use adit_actors::exec::Exec;
 use adit_actors::exec::request::MAX_STDIN_BYTES;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,9 +18,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::service_access;
-use crate::client::{ApiClient, ClientError, ExecCall, ServiceProblem};
+use crate::client::ExecCall;
 use finished::Finished;
-use reader::Reader;
+use printer::Form;
 
 /// Run a command in a workspace: its output, its errors and its exit code become this program's.
 ///
@@ -29,8 +29,9 @@ use reader::Reader;
 /// does not see it. ADIT_CA_FILE holds root certificates (PEM) to trust beside the system's.
 ///
 /// Ctrl-C cancels the command and waits to hear what has become of it; a second one leaves at once, and cancels too. So does
-/// a reader of the output that goes away. Exits with the command's own code, 128 and its number after a signal, 124 on a
-/// timeout, 125 when Adit failed, 130 after Ctrl-C and 141 when nobody reads the output.
+/// a reader of the output that goes away. Exits with the command's own code, 128 and its number after a signal (128 after
+/// one that has no number here), 124 on a timeout, 125 when Adit failed, 130 after Ctrl-C and 141 when nobody reads the
+/// output.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExecArgs {
     /// Id of the workspace [default: ADIT_WORKSPACE]
@@ -47,7 +48,7 @@ pub struct ExecArgs {
     /// File to read standard input from; `-` is this program's own
     #[arg(long, value_name = "FILE")]
     stdin: Option<String>,
-    /// Print the finished exec as one JSON object, with its output
+    /// Print the finished exec as one JSON object, with its output; after Ctrl-C too, once it has ended
     #[arg(long, conflicts_with = "ndjson")]
     json: bool,
     /// Print the frames as they come
@@ -102,24 +103,18 @@ async fn execute(args: ExecArgs, interrupts: &mut Signal) -> Finished {
     else {
         return Finished::failed("no workspace: name one, or set ADIT_WORKSPACE");
     };
-    let (json, ndjson) = (args.json, args.ndjson);
+    let form = match (args.json, args.ndjson) {
+        (true, _) => Form::Object,
+        (false, true) => Form::Frames,
+        (false, false) => Form::Output,
+    };
     let call = tokio::select! {
         call = into_call(args) => call,
-        _ = interrupts.recv() => return attached::interrupted(),
+        _ = interrupts.recv() => return attached::leaving(Finished::interrupted_unasked()),
     };
-    let call = match call {
-        Ok(call) => call,
-        Err(complaint) => return Finished::failed(complaint),
-    };
-    if !json {
-        return attached::run(&client, &workspace, &call, ndjson, interrupts).await;
-    }
-    let reader = Reader::watch();
-    tokio::select! {
-        finished = print_object(&client, &workspace, &call) => finished,
-        // Dropping the request closes its connection, and that cancels the exec.
-        _ = interrupts.recv() => attached::interrupted(),
-        () = reader.left() => Finished::unread(),
+    match call {
+        Ok(call) => attached::run(&client, &workspace, &call, form, interrupts).await,
+        Err(complaint) => Finished::failed(complaint),
     }
 }
 
@@ -140,7 +135,7 @@ async fn into_call(args: ExecArgs) -> Result<ExecCall, String> {
         env,
         stdin_b64,
         // The answer begins with the program, so that its id is known and a wait for the instance is told from a program
-        // that prints nothing. In the JSON form it makes no difference.
+        // that prints nothing.
         announce: true,
     })
 }
@@ -162,29 +157,6 @@ async fn read_stdin(file: &str) -> Result<Vec<u8>, String> {
         ));
     }
     Ok(bytes)
-}
-
-async fn print_object(client: &ApiClient, workspace: &str, call: &ExecCall) -> Finished {
-    let asking = status_line::shown_while("waiting for the end", client.exec_to_end(workspace, call));
-    let (exec, error) = match asking.await {
-        Ok(exec) => (exec, None),
-        Err(ClientError::Problem(problem)) => {
-            let ServiceProblem { exec: Some(exec), .. } = problem.as_ref() else {
-                return Finished::after_error(&ClientError::Problem(problem));
-            };
-            (exec.clone(), Some(ClientError::Problem(problem)))
-        }
-        Err(error) => return Finished::after_error(&error),
-    };
-    let text = format!("{exec:#}\n");
-    if let Err(error) = attached::write_all(&mut tokio::io::stdout(), text.as_bytes()).await {
-        return Finished::unwritable(&error);
-    }
-    match (error, serde_json::from_value::<Exec>(exec)) {
-        (Some(error), _) => Finished::after_error(&error),
-        (None, Ok(exec)) => Finished::after(&exec),
-        (None, Err(error)) => Finished::not_understood(&error),
-    }
 }
 
 fn parse_variable(text: &str) -> Result<(String, String), String> {

@@ -28,9 +28,9 @@ use crate::http::wire::NDJSON;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest silence of the service before a call is given up, so that a network that has died without a word does not hold
-/// it for ever. Longer than the longest silence of a live service with its default settings, which is that before a JSON
-/// answer: up to 10 s to connect, 10 s to take the request's body in, 30 s to start, 120 s to run and 22 s to end. A
-/// stream has a heartbeat every 15 s once its head is out.
+/// it for ever. The longest silence of a live service with its default settings is that before an exec's head: up to 10 s
+/// to connect, 10 s to take the request's body in, 30 s to start, and 22 s to end where that failed; afterwards there is a
+/// heartbeat every 15 s. The rest is room for other settings.
 const READ_TIMEOUT: Duration = Duration::from_secs(200);
 
 /// Why a call of the API gave no good answer.
@@ -74,7 +74,7 @@ pub struct ServiceProblem {
     pub code: String,
     /// A sentence for people.
     pub detail: String,
-    /// The exec that came to a bad end, if there was one; with its output if the answer was asked for as one object.
+    /// The exec that came to a bad end, if there was one.
     #[serde(default)]
     pub exec: Option<Value>,
 }
@@ -178,15 +178,13 @@ impl ApiClient {
     /// [`ClientError::Problem`] for a refusal, and for an exec that ended badly before it printed anything;
     /// [`ClientError::Transport`].
     pub async fn exec(&self, workspace: &str, call: &ExecCall) -> Result<ExecStream, ClientError> {
-        Ok(ExecStream::new(self.post_exec(workspace, call, NDJSON).await?))
-    }
-
-    /// Runs a command and waits for its end: the `Exec` with its output.
-    ///
-    /// # Errors
-    /// As [`Self::exec`], and [`ClientError::Problem`] for every exec that ended badly.
-    pub async fn exec_to_end(&self, workspace: &str, call: &ExecCall) -> Result<Value, ClientError> {
-        read_json(self.post_exec(workspace, call, "application/json").await?).await
+        let request = self
+            .http
+            .post(self.url(&["workspaces", workspace, "exec"]))
+            .header(ACCEPT, NDJSON)
+            .json(call);
+        let answer = request.send().await.map_err(ClientError::Transport)?;
+        Ok(ExecStream::new(checked(answer).await?))
     }
 
     /// Cancels an exec; as it stood then.
@@ -209,20 +207,6 @@ impl ApiClient {
         let url = self.url(&["workspaces", workspace, "exec", &exec_id.to_string()]);
         let answer = self.http.request(method, url).send().await;
         read_json(checked(answer.map_err(ClientError::Transport)?).await?).await
-    }
-
-    async fn post_exec(
-        &self,
-        workspace: &str,
-        call: &ExecCall,
-        accept: &str,
-    ) -> Result<Response, ClientError> {
-        let request = self
-            .http
-            .post(self.url(&["workspaces", workspace, "exec"]))
-            .header(ACCEPT, accept)
-            .json(call);
-        checked(request.send().await.map_err(ClientError::Transport)?).await
     }
 
     /// Appends path segments, each percent-encoded.

@@ -26,6 +26,7 @@ mod tls;
 mod token_uses;
 pub mod wire;
 
+pub(crate) use exec::json_form;
 pub use host_access::may_exec_on_host;
 pub use options::{DEFAULT_ORG_HEADER, HttpOptions, HttpState, Surface};
 pub use problem::ProblemCode;

@@ -129,3 +129,14 @@ async fn what_a_command_gets() {
     );
     assert_eq!(dev.terminate().await, Some(0));
 }
+
+#[tokio::test]
+async fn a_signal_without_a_number_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let ended_by = |signal: &str| dev.adit(&["exec", "--", "sh", "-c", &format!("kill -{signal} $$")]);
+    assert_output(&ended_by("TERM"), 143, "", "");
+    let said = "adit: a signal that SSH has no name for ended the command\n";
+    assert_output(&ended_by("34"), 128, "", said);
+    assert_eq!(dev.terminate().await, Some(0));
+}

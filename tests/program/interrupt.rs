@@ -2,7 +2,7 @@
 
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::ioctl_fionread;
@@ -11,22 +11,35 @@ use serde_json::Value;
 
 use super::background::keep;
 use super::program::Dev;
+use super::terminal::Terminal;
 use super::{rows, wait};
 
-/// What is said where nobody can tell what has become of the exec.
-const LEFT: &str = "adit: interrupted; the exec is cancelled\n";
+/// How it begins what it says where no answer tells how the exec ended.
+pub(super) const NOT_KNOWN: &str =
+    "adit: interrupted; whether the exec was cancelled is not known, look at `GET /workspaces/";
 
 /// An `adit exec` under way. Killed by its process id when dropped before its end.
-struct Exec(Child);
+pub(super) struct Exec(pub(super) Child);
 
 impl Exec {
     fn start(dev: &Dev, arguments: &[&str], stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Self {
         let mut command = dev.command(&["exec", "--timeout", "120"]);
-        command.args(arguments).stdin(stdin).stdout(stdout).stderr(stderr);
+        command.args(arguments).env("TERM", "xterm");
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
         Self(command.spawn().unwrap())
     }
 
-    fn interrupt(&self) {
+    /// With what it prints on each stream, kept.
+    pub(super) fn keeping(command: &mut Command) -> (Self, Arc<Mutex<String>>, Arc<Mutex<String>>) {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut exec = Self(command.spawn().unwrap());
+        let (printed, said) = (Arc::default(), Arc::default());
+        keep(exec.0.stdout.take().unwrap(), Arc::clone(&printed));
+        keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+        (exec, printed, said)
+    }
+
+    pub(super) fn interrupt(&self) {
         kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
     }
 
@@ -45,7 +58,7 @@ impl Exec {
         .await;
     }
 
-    async fn end(&mut self) -> Option<i32> {
+    pub(super) async fn end(&mut self) -> Option<i32> {
         let ended = async || self.0.try_wait().unwrap();
         wait::until("`adit exec` ends", ended).await.code()
     }
@@ -60,7 +73,7 @@ impl Drop for Exec {
 }
 
 /// Waits until all that was printed is read, and gives it.
-async fn all_of(kept: Arc<Mutex<String>>) -> String {
+pub(super) async fn all_of(kept: Arc<Mutex<String>>) -> String {
     wait::until_true("the pipe is read to its end", async || {
         Arc::strong_count(&kept) == 1
     })
@@ -106,10 +119,7 @@ async fn while_the_command_runs() {
     let directory = tempfile::tempdir().unwrap();
     let dev = Dev::start(directory.path()).await;
     let script = ["--", "sh", "-c", "echo runs; exec sleep 100"];
-    let mut exec = Exec::start(&dev, &script, Stdio::null(), Stdio::piped(), Stdio::piped());
-    let (printed, said) = (Arc::default(), Arc::default());
-    keep(exec.0.stdout.take().unwrap(), Arc::clone(&printed));
-    keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+    let (mut exec, printed, said) = Exec::keeping(dev.command(&["exec", "--timeout", "120"]).args(script));
     wait::until_true("the command runs", async || !printed.lock().unwrap().is_empty()).await;
     exec.interrupt();
     assert_eq!(exec.end().await, Some(130));
@@ -130,7 +140,7 @@ async fn while_standard_input_is_waited_for() {
     exec.listens().await;
     exec.interrupt();
     assert_eq!(exec.end().await, Some(130));
-    assert_eq!(all_of(said).await, LEFT);
+    assert_eq!(all_of(said).await, "adit: interrupted; nothing was run\n");
     drop(held_open);
     assert!(rows::all(&directory.path().join("adit.db")).await.is_empty());
     assert_eq!(dev.terminate().await, Some(0));
@@ -182,10 +192,7 @@ async fn again_while_the_command_is_stopped() {
     let dev = Dev::start(directory.path()).await;
     let stubborn = "trap '' TERM; echo runs; while :; do sleep 1; done";
     let script = ["--", "sh", "-c", stubborn];
-    let mut exec = Exec::start(&dev, &script, Stdio::null(), Stdio::piped(), Stdio::piped());
-    let (printed, said) = (Arc::default(), Arc::default());
-    keep(exec.0.stdout.take().unwrap(), Arc::clone(&printed));
-    keep(exec.0.stderr.take().unwrap(), Arc::clone(&said));
+    let (mut exec, printed, said) = Exec::keeping(dev.command(&["exec", "--timeout", "120"]).args(script));
     wait::until_true("the command runs", async || !printed.lock().unwrap().is_empty()).await;
     wait::until("`adit exec` ends", async || {
         exec.interrupt();
@@ -194,8 +201,32 @@ async fn again_while_the_command_is_stopped() {
     .await;
     assert_eq!(exec.end().await, Some(130));
     let said = all_of(said).await;
-    assert!(said.is_empty() || said == LEFT, "{said}");
+    assert!(said.is_empty() || said.starts_with(NOT_KNOWN), "{said}");
     the_only_row(directory.path(), &["delete", "client_gone"]).await;
+    assert_eq!(dev.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn while_one_object_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let script = ["--json", "--", "sh", "-c", "echo runs; exec sleep 100"];
+    let (terminal, stderr) = Terminal::open();
+    let mut exec = Exec::start(&dev, &script, Stdio::null(), Stdio::piped(), stderr);
+    let printed = Arc::default();
+    keep(exec.0.stdout.take().unwrap(), Arc::clone(&printed));
+    // The line stands there as soon as the id of the exec is known.
+    terminal.shows("waiting for the end").await;
+    exec.interrupt();
+    assert_eq!(exec.end().await, Some(130));
+    let row = the_only_row(directory.path(), &["delete"]).await;
+    terminal.shows(told(&row).trim_end()).await;
+    let object: Value = serde_json::from_str(&all_of(printed).await).unwrap();
+    assert_eq!(object["stdout"], "runs\n", "{object}");
+    for member in ["exec_id", "outcome", "ended_by", "kill"] {
+        assert_eq!(object[member], row[member], "{member}");
+    }
+    assert!(object["kill"]["sent"].is_array(), "{object}");
     assert_eq!(dev.terminate().await, Some(0));
 }
 

@@ -20,6 +20,8 @@ mod reading;
 #[path = "../support/rows.rs"]
 #[expect(dead_code, reason = "other tests look at more of a row")]
 mod rows;
+mod terminal;
+mod unheard;
 #[path = "../support/wait.rs"]
 mod wait;
 

@@ -1,6 +1,5 @@
 //! How `adit exec` ends: its exit code, and what it says on standard error.
 
-use std::error::Error;
 use std::io;
 
 use adit_actors::exec::{Exec, Outcome, Ran};
@@ -45,11 +44,6 @@ impl Finished {
         Self::with_complaint(ADIT_FAILED, complaint)
     }
 
-    /// The answer can't be understood.
-    pub(super) fn not_understood(error: &dyn Error) -> Self {
-        Self::failed(format!("the answer is not one of Adit's: {error}"))
-    }
-
     /// Nobody reads our output any more, which needs no message.
     pub(super) fn unread() -> Self {
         Self::quietly(READER_GONE)
@@ -68,9 +62,7 @@ impl Finished {
         match (exec.outcome, exec.exit_code, &exec.signal) {
             // An exit status has eight bits (POSIX, `exit`).
             (Some(Outcome::Exited), Some(code), _) => Self::quietly((code & 0xff) as u8),
-            (Some(Outcome::Signaled), _, Some(signal)) => {
-                Self::quietly(BY_SIGNAL.saturating_add(number(signal)))
-            }
+            (Some(Outcome::Signaled), _, Some(signal)) => Self::by_signal(signal),
             (Some(Outcome::Timeout), ..) => Self::with_complaint(
                 TIMED_OUT,
                 format!(
@@ -85,18 +77,55 @@ impl Finished {
         }
     }
 
-    /// The service refused, or could not be talked to.
-    pub(super) fn after_error(error: &ClientError) -> Self {
-        let code = match error {
-            ClientError::Problem(problem) if problem.code == "exec_timeout" => TIMED_OUT,
-            _ => ADIT_FAILED,
-        };
-        Self::with_complaint(code, service_access::one_line(error))
+    /// A signal ended the command. Without its number the code says nothing more, so its name has to.
+    fn by_signal(name: &str) -> Self {
+        match number(name) {
+            Some(number) => Self::quietly(BY_SIGNAL + number),
+            None if matches!(name, "SIG" | "UNKNOWN") => {
+                Self::with_complaint(BY_SIGNAL, "a signal that SSH has no name for ended the command")
+            }
+            None => Self::with_complaint(
+                BY_SIGNAL,
+                format!("the signal `{name}`, whose number is not known, ended the command"),
+            ),
+        }
     }
 
-    /// After Ctrl-C, where nobody can tell how the exec ends: closing the connection cancels it.
-    pub(super) fn interrupted() -> Self {
-        Self::with_complaint(INTERRUPTED, "interrupted; the exec is cancelled")
+    /// The service refused, or could not be talked to. `lookup` is the request by which the workspace's execs are looked up.
+    pub(super) fn unanswered(lookup: &str, error: &ClientError) -> Self {
+        match error {
+            // Without a connection nothing was asked.
+            ClientError::Transport(cause) if !cause.is_connect() => Self::broken_off(lookup, error),
+            ClientError::Problem(problem) if problem.code == "exec_timeout" => {
+                Self::with_complaint(TIMED_OUT, service_access::one_line(error))
+            }
+            _ => Self::failed(service_access::one_line(error)),
+        }
+    }
+
+    /// The answer can't be followed to its end.
+    pub(super) fn broken_off(lookup: &str, error: &ClientError) -> Self {
+        Self::lost(lookup, &service_access::one_line(error))
+    }
+
+    /// The answer has no end. `lookup` is the request that may tell how the exec has.
+    pub(super) fn lost(lookup: &str, reason: &str) -> Self {
+        Self::failed(format!(
+            "what has become of the command is not known, look at `{lookup}`: {reason}"
+        ))
+    }
+
+    /// After Ctrl-C, when the service had not been asked for anything.
+    pub(super) fn interrupted_unasked() -> Self {
+        Self::with_complaint(INTERRUPTED, "interrupted; nothing was run")
+    }
+
+    /// After Ctrl-C, when no answer says how the exec ended. `lookup` is the request that may.
+    pub(super) fn interrupted_unheard(lookup: &str, reason: &str) -> Self {
+        Self::with_complaint(
+            INTERRUPTED,
+            format!("interrupted; whether the exec was cancelled is not known, look at `{lookup}`: {reason}"),
+        )
     }
 
     /// After Ctrl-C, when the exec has ended.
@@ -115,7 +144,7 @@ impl Finished {
                 let how = ended
                     .complaint
                     .unwrap_or_else(|| format!("exit code {}", ended.code));
-                format!("interrupted, but the command had ended: {how}")
+                format!("interrupted, but the exec had ended: {how}")
             }
         };
         Self::with_complaint(INTERRUPTED, complaint)
@@ -129,15 +158,16 @@ impl Finished {
     }
 }
 
-/// Numbers of the signals that POSIX names, as on Linux; 0 for others.
-fn number(signal: &str) -> u8 {
-    match signal {
+/// Numbers of the signals that end a program unless it does something about them, by their names in signal(7), as Linux
+/// has them on all architectures of EC2.
+fn number(signal: &str) -> Option<u8> {
+    let number = match signal {
         "HUP" => 1,
         "INT" => 2,
         "QUIT" => 3,
         "ILL" => 4,
         "TRAP" => 5,
-        "ABRT" => 6,
+        "ABRT" | "IOT" => 6,
         "BUS" => 7,
         "FPE" => 8,
         "KILL" => 9,
@@ -147,11 +177,17 @@ fn number(signal: &str) -> u8 {
         "PIPE" => 13,
         "ALRM" => 14,
         "TERM" => 15,
+        "STKFLT" => 16,
         "XCPU" => 24,
         "XFSZ" => 25,
+        "VTALRM" => 26,
+        "PROF" => 27,
+        "IO" | "POLL" => 29,
+        "PWR" => 30,
         "SYS" => 31,
-        _ => 0,
-    }
+        _ => return None,
+    };
+    Some(number)
 }
 
 #[cfg(test)]
@@ -192,7 +228,12 @@ mod tests {
             (exited(255), 255, None),
             (signaled("TERM"), 143, None),
             (signaled("KILL"), 137, None),
-            (signaled("WINCH"), 128, None),
+            (signaled("BUS"), 135, None),
+            (signaled("TRAP"), 133, None),
+            (signaled("SYS"), 159, None),
+            (signaled("RTMIN"), 128, Some("the signal `RTMIN`")),
+            (signaled("SIG"), 128, Some("no name")),
+            (signaled("UNKNOWN"), 128, Some("no name")),
             (timed_out, 124, Some("exec_timeout: ")),
             (failed(ErrorCode::GrantDenied), 125, Some("grant_denied: AWS")),
             (cancelled(Ran::Yes, None), 125, Some("did not end by itself")),
@@ -224,10 +265,10 @@ mod tests {
                 "cancelled; whether everything it started is gone is not known",
             ),
             (cancelled(Ran::No, None), "cancelled before it ran"),
-            (exited(3), "interrupted, but the command had ended: exit code 3"),
+            (exited(3), "interrupted, but the exec had ended: exit code 3"),
             (
                 signaled("TERM"),
-                "interrupted, but the command had ended: exit code 143",
+                "interrupted, but the exec had ended: exit code 143",
             ),
         ];
         for (exec, complaint) in table {

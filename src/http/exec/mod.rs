@@ -13,7 +13,7 @@ mod form;
 mod frame_queue;
 mod idempotency_key;
 mod idempotent;
-mod json_form;
+pub(crate) mod json_form;
 pub(crate) mod list;
 pub(crate) mod one;
 mod outcome;
