@@ -12,6 +12,8 @@ use actix_web::dev::{AppConfig, Server};
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::ServiceConfig;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::access_log::log_access;
@@ -31,6 +33,10 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// to start, 120 s to run, 17 s to end) and a stalled reader is waited for afterwards (30 s), so it never cuts a stream
 /// that may still be read; it ends connections whose peer has vanished without a word.
 const UNTAKEN_DATA: Duration = Duration::from_secs(210);
+
+/// Bytes that may wait in the kernel unsent. More would say that a slow reader takes nothing while it empties them, and
+/// this much keeps a fast one busy: what is on its way does not count.
+const UNSENT_DATA: u32 = 131_072;
 
 /// Starts serving a surface on a listening socket. Signals are the caller's to handle; it stops the server through
 /// [`Server::handle`]. Must be called inside an actix `System`.
@@ -100,6 +106,7 @@ fn accepted<S: AsyncRead + Unpin>(
         tracing::debug!(error = %error, "TCP_NODELAY could not be set");
     }
     limit_untaken_data(below);
+    limit_unsent_data(below);
     let peer = below.peer_addr().ok();
     (ClientStream::new(stream), protocol, peer)
 }
@@ -148,3 +155,14 @@ fn limit_untaken_data(stream: &TcpStream) {
 
 #[cfg(not(target_os = "linux"))]
 fn limit_untaken_data(_stream: &TcpStream) {}
+
+/// Best effort: without it a reader of a few kilobytes a second shows nothing for half a minute at a time.
+#[cfg(target_os = "linux")]
+fn limit_unsent_data(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_DATA) {
+        tracing::debug!(error = %error, "TCP_NOTSENT_LOWAT could not be set");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_unsent_data(_stream: &TcpStream) {}

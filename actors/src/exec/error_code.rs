@@ -102,7 +102,7 @@ impl ErrorCode {
         match self {
             Self::CwdNotFound => "the directory in `cwd` does not exist on the instance or can't be entered",
             Self::InstanceNotRunning => "the workspace's instance is not running",
-            Self::ExecCancelled => "the exec was cancelled before it printed anything",
+            Self::ExecCancelled => "the exec was cancelled",
             Self::TooManyExecs => "too many execs are in flight; try again when one has ended",
             Self::GrantDenied => "AWS denied access to the instance",
             Self::InstanceNotFound => "AWS knows no such instance",

@@ -3,14 +3,16 @@
 //! A body is fed by a task and not by itself, because a body is polled only while its reader takes something, and a
 //! reader that takes nothing must not hold an exec's place for ever.
 
-use std::convert::Infallible;
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use adit_actors::engine::ExecEvent;
 use bytes::Bytes;
+use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
@@ -24,14 +26,42 @@ use crate::http::options::HttpOptions;
 /// One chunk waits while the one before is being written: more would be memory that the exec's place does not cover.
 const CHUNKS_WAITING: usize = 1;
 
-/// A body fed by a task. Never yields an error: an answer that breaks off has no exit frame, or its object has no end.
+/// Bytes in one chunk at most: a reader shows that it takes something by taking one, so it has to be able to take one
+/// within the patience for stalled readers (30 s), together with what lies in the kernel's buffer for it.
+const CHUNK_LIMIT: usize = 65_536;
+
+/// The answer is not whole. The connection ends in its middle, so that nobody takes it for one that is.
+#[derive(Debug, Error)]
+#[error("the answer was given up before its end")]
+pub(crate) struct BrokenOff;
+
+/// A body fed by a task.
 #[derive(Debug)]
 pub(crate) struct FedBody {
     chunks: mpsc::Receiver<Bytes>,
+    is_whole: Rc<Cell<bool>>,
+}
+
+/// The feeding side of a body.
+struct Feed {
+    chunks: mpsc::Sender<Bytes>,
+    is_whole: Rc<Cell<bool>>,
+}
+
+impl FedBody {
+    fn new() -> (Feed, Self) {
+        let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let is_whole = Rc::new(Cell::new(false));
+        let feed = Feed {
+            chunks: sender,
+            is_whole: Rc::clone(&is_whole),
+        };
+        (feed, Self { chunks, is_whole })
+    }
 }
 
 impl MessageBody for FedBody {
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn size(&self) -> BodySize {
         BodySize::Stream
@@ -40,8 +70,12 @@ impl MessageBody for FedBody {
     fn poll_next(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
-        self.chunks.poll_recv(context).map(|chunk| chunk.map(Ok))
+    ) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        self.chunks.poll_recv(context).map(|chunk| match chunk {
+            Some(chunk) => Some(Ok(chunk)),
+            None if self.is_whole.get() => None,
+            None => Some(Err(BrokenOff)),
+        })
     }
 }
 
@@ -54,55 +88,56 @@ struct Patience {
 
 /// Streams an exec: `queue`, which holds what has happened so far, and then `events` to their end.
 pub(crate) fn stream(events: impl ExecEvents, queue: FrameQueue, options: &HttpOptions) -> FedBody {
-    let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+    let (feed, body) = FedBody::new();
     let patience = Patience {
         heartbeat: options.heartbeat,
         stalled_reader: options.stalled_reader,
     };
-    actix_web::rt::spawn(pump(events, queue, sender, patience));
-    FedBody { chunks }
+    actix_web::rt::spawn(pump(events, queue, feed, patience));
+    body
 }
 
 /// Sends a long object slice by slice and keeps the exec's place until they are taken.
 pub(crate) fn slices(slices: Slices, events: impl ExecEvents, options: &HttpOptions) -> FedBody {
-    let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
-    actix_web::rt::spawn(feed(slices, events, sender, options.stalled_reader));
-    FedBody { chunks }
+    let (feed, body) = FedBody::new();
+    actix_web::rt::spawn(feed_slices(slices, events, feed, options.stalled_reader));
+    body
 }
 
 /// Runs until all is handed over, the body is dropped, or the reader has stalled. `events` is dropped with it, which
 /// ends an exec that is still running and frees its place.
-async fn pump(
-    mut events: impl ExecEvents,
-    mut queue: FrameQueue,
-    sender: mpsc::Sender<Bytes>,
-    patience: Patience,
-) {
+async fn pump(mut events: impl ExecEvents, mut queue: FrameQueue, feed: Feed, patience: Patience) {
+    // Taken from the queue and not handed over.
+    let mut lines = Bytes::new();
     let mut ended = false;
     let mut progress = Instant::now();
     let mut pace = Pace::new(progress);
-    while !(ended && queue.is_empty()) {
+    while !(ended && queue.is_empty() && lines.is_empty()) {
         // With frames waiting and the exec running there is nothing to wait out: the exec has a timeout of its own.
-        let idle = queue.is_empty();
+        let idle = queue.is_empty() && lines.is_empty();
         let deadline = progress
             + if idle {
                 patience.heartbeat
             } else {
                 patience.stalled_reader
             };
-        let gathers = !idle && queue.may_gather() && Instant::now() < pace.free_at();
+        let gathers = !idle && lines.is_empty() && queue.may_gather() && Instant::now() < pace.free_at();
         tokio::select! {
             biased;
-            slot = sender.reserve(), if !idle && !gathers => {
+            slot = feed.chunks.reserve(), if !idle && !gathers => {
                 let Ok(slot) = slot else { return };
-                let lines = queue.take();
+                if lines.is_empty() {
+                    lines = queue.take();
+                }
                 if !lines.is_empty() {
-                    slot.send(lines);
+                    slot.send(next_chunk(&mut lines));
                     progress = Instant::now();
-                    pace.sent(progress);
+                    if lines.is_empty() {
+                        pace.sent(progress);
+                    }
                 }
             }
-            () = sender.closed(), if idle || gathers => return,
+            () = feed.chunks.closed(), if idle || gathers => return,
             event = events.next(), if !ended => {
                 ended = matches!(event, None | Some(ExecEvent::Ended { .. }));
                 if ended {
@@ -123,25 +158,28 @@ async fn pump(
             }
         }
     }
+    feed.is_whole.set(true);
 }
 
-async fn feed(
-    slices: Slices,
-    events: impl ExecEvents,
-    sender: mpsc::Sender<Bytes>,
-    stalled_reader: Duration,
-) {
-    for slice in slices {
-        match timeout(stalled_reader, sender.send(slice)).await {
-            Ok(Ok(())) => {}
-            // The client has gone.
-            Ok(Err(_)) => return,
-            Err(_) => {
-                report_stall(events.exec_id());
-                return;
+fn next_chunk(bytes: &mut Bytes) -> Bytes {
+    bytes.split_to(bytes.len().min(CHUNK_LIMIT))
+}
+
+async fn feed_slices(slices: Slices, events: impl ExecEvents, feed: Feed, stalled_reader: Duration) {
+    for mut slice in slices {
+        while !slice.is_empty() {
+            match timeout(stalled_reader, feed.chunks.send(next_chunk(&mut slice))).await {
+                Ok(Ok(())) => {}
+                // The client has gone.
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    report_stall(events.exec_id());
+                    return;
+                }
             }
         }
     }
+    feed.is_whole.set(true);
 }
 
 fn report_stall(exec_id: Uuid) {
@@ -152,10 +190,7 @@ fn report_stall(exec_id: Uuid) {
 mod tests {
     use adit_actors::exec::OutputStream;
 
-    use super::{
-        Bytes, CHUNKS_WAITING, Duration, ExecEvent, ExecEvents, FrameQueue, Instant, Patience, Uuid, mpsc,
-        pump,
-    };
+    use super::*;
     use crate::http::test_support::exited;
     use crate::http::wire::Frame;
 
@@ -193,7 +228,7 @@ mod tests {
         script: impl AsyncFnOnce(mpsc::UnboundedSender<ExecEvent>),
     ) -> (Vec<(Instant, Vec<u8>)>, Instant) {
         let (events, receiver) = mpsc::unbounded_channel();
-        let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_WAITING);
+        let (feed, mut body) = FedBody::new();
         let hour = Duration::from_secs(3_600);
         let patience = Patience {
             heartbeat: hour,
@@ -201,9 +236,14 @@ mod tests {
         };
         let (mut frames, mut ended) = (Vec::new(), None);
         let reading = async {
-            while let Some(lines) = chunks.recv().await {
-                let lines = String::from_utf8(lines.to_vec()).unwrap();
-                for line in lines.lines() {
+            let mut text = Vec::new();
+            while let Some(chunk) = body.chunks.recv().await {
+                assert!(chunk.len() <= CHUNK_LIMIT);
+                text.extend_from_slice(&chunk);
+                if !text.ends_with(b"\n") {
+                    continue;
+                }
+                for line in String::from_utf8(std::mem::take(&mut text)).unwrap().lines() {
                     match serde_json::from_str(line).unwrap() {
                         Frame::Stdout(piece) => frames.push((Instant::now(), piece.as_bytes().to_vec())),
                         Frame::Exit(_) => ended = Some(Instant::now()),
@@ -214,7 +254,7 @@ mod tests {
         };
         tokio::join!(
             script(events),
-            pump(receiver, FrameQueue::default(), sender, patience),
+            pump(receiver, FrameQueue::default(), feed, patience),
             reading
         );
         (frames, ended.unwrap())
@@ -264,5 +304,40 @@ mod tests {
         assert_eq!(printed, 100 * 7 + 100_000 + 14);
         assert!(frames.iter().all(|(at, _)| *at == begin));
         assert_eq!(ended, begin);
+    }
+
+    /// A reader that takes a chunk each `pause` until it has `wanted`: whether the answer that it got is whole.
+    async fn slow_reader(pause: Duration, wanted: usize) -> bool {
+        let (events, receiver) = mpsc::unbounded_channel();
+        for _ in 0..4 {
+            events.send(output(&[0; 250_000])).unwrap();
+        }
+        events.send(end()).unwrap();
+        let (feed, mut body) = FedBody::new();
+        let patience = Patience {
+            heartbeat: Duration::from_secs(3_600),
+            stalled_reader: Duration::from_secs(30),
+        };
+        let reading = async {
+            let mut taken = 0;
+            loop {
+                tokio::time::sleep(pause).await;
+                match std::future::poll_fn(|context| Pin::new(&mut body).poll_next(context)).await {
+                    Some(Ok(chunk)) => taken += chunk.len(),
+                    Some(Err(BrokenOff)) => return false,
+                    None => {
+                        assert!(taken > wanted, "{taken}");
+                        return true;
+                    }
+                }
+            }
+        };
+        tokio::join!(pump(receiver, FrameQueue::default(), feed, patience), reading).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gets_all_and_one_that_stalls_is_told_that_it_did_not() {
+        assert!(slow_reader(Duration::from_secs(29), 1_000_000).await);
+        assert!(!slow_reader(Duration::from_secs(31), 0).await);
     }
 }
