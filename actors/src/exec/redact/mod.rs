@@ -4,10 +4,14 @@
 //! it can't be sure to have read it does not let through: whatever goes wrong, [`FAILED`] stands for the whole argv.
 
 mod compiled;
+mod only;
 mod patterns;
 mod quiet;
+mod reach;
+mod shapes;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -134,7 +134,7 @@ fn what_fails_shows_no_word() {
         assert!(said.contains(expected), "{said}: {expected}");
         assert_eq!(closed(|| failed), [FAILED]);
     }
-    let panicking = text("(app)", |found| panic!("{}", found.whole));
+    let panicking = text("(app)", |found| panic!("{}", found.secret));
     assert_eq!(closed(|| attempt(panicking, long)), [FAILED]);
     assert_eq!(redact(&argv(&["a NUL\0in a word"])), [FAILED]);
 }
@@ -251,6 +251,21 @@ fn words() -> impl Strategy<Value = Vec<String>> {
         ">",
         "<password>",
         "xoxb-",
+        "bash",
+        "-ce",
+        "ssh",
+        "; ",
+        " && x",
+        "tokens=",
+        "_PROD=",
+        "x_pat=",
+        "a:b",
+        " -u\\\n",
+        "printf %s",
+        "sudo -S <<<",
+        "chpasswd <<E\n",
+        "sqlplus u/p",
+        "vault login ",
         "eyJ",
         ".",
     ]);
