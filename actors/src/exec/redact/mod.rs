@@ -46,12 +46,19 @@ enum Failure {
     Borders,
 }
 
+/// The list, compiled when it is first used.
+static COMPILED: LazyLock<Result<Compiled, regex::Error>> = LazyLock::new(|| Compiled::new(PATTERNS));
+
+/// Compiles the patterns, which takes some tens of milliseconds that no exec should wait for. Called as the engine starts.
+pub(crate) fn prepare() {
+    LazyLock::force(&COMPILED);
+}
+
 /// `cmd` with its secrets replaced by `[REDACTED:LABEL]`, word for word; or [`FAILED`] alone.
 ///
 /// Takes a few microseconds when nothing looks like a secret, and never longer than about [`BUDGET`]. Redacting what
 /// is redacted changes nothing.
 pub(crate) fn redact(cmd: &[String]) -> Vec<String> {
-    static COMPILED: LazyLock<Result<Compiled, regex::Error>> = LazyLock::new(|| Compiled::new(PATTERNS));
     closed(|| match &*COMPILED {
         Ok(compiled) => compiled.redact(cmd, BUDGET),
         Err(error) => Err(Failure::Pattern(error.clone())),
