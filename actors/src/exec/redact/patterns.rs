@@ -177,8 +177,8 @@ pub(super) const PATTERNS: &[Pattern] = &[
     option("SECRET", r"ssm[\0\s]+put-parameter", r"--value<to>", always),
     option("SECRET", r"gh[\0\s]+secret[\0\s]+set", r"(?:-b|--body)<to>", always),
     // Oracle: `sqlplus user/password@database`.
-    text("PASSWORD", r#"\b(?:sqlplus|sqlldr|rman|expdp|impdp)(?:(?:<next>)(?:-\w+|target))*<next>["']?(?:userid=)?[\w$\#]+/(?:\\*"([^"\\\0]+)|([^\s\0"'@\\]+))"#, always),
-    text("TOKEN", r"\bvault<next>(?:login|operator<next>unseal)(?:<next>-(?:method<next>)?[^\s\0]+)*<argument>", not_an_assignment),
+    text("PASSWORD", r#"\b(?:sqlplus|sqlldr|rman|expdp|impdp)(?:<next>(?:-\w+|target)){0,8}<next>["']?(?:userid=)?[\w$\#]+/(?:\\*"([^"\\\0]+)|([^\s\0"'@\\]+))"#, always),
+    text("TOKEN", r"\bvault<next>(?:login|operator<next>unseal)(?:<next>-(?:method<next>)?[^\s\0]+){0,8}<argument>", not_an_assignment),
     // After the command that `sshpass` runs, `-p` is that command's.
     text("PASSWORD", r"\bsshpass(?:[\0 \t]+-v)*(?:\0-p\0?<rest>|<blanks>-p(?:<blanks>)?<value>)", always),
     // `htpasswd -b FILE USER PASSWORD`, `htpasswd -nb USER PASSWORD`.
