@@ -122,7 +122,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the arbiters and actors, the sweep, and the deletion of old rows. Must be called inside an actix `System`.
+    /// Starts the arbiters and actors, the sweep, and the deletion of old rows, once redaction is ready. Must be called inside
+    /// an actix `System`.
     #[must_use]
     pub fn start(settings: EngineSettings, boundaries: Boundaries, clock: Clock) -> Self {
         redact::prepare();

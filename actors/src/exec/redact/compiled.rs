@@ -18,9 +18,6 @@ use super::words::Text;
 /// A mark, as [`Compiled::rewritten`] writes it.
 const MARK: &str = r"\[REDACTED:[A-Z0-9_]+\]";
 
-/// They take `NAME=VALUE`, and all of the word for it.
-const TAKE_ASSIGNMENTS: &[&str] = &["env", "sudo", "doas", "make"];
-
 /// Patterns, ready to use. Not one `RegexSet` of all: on long argvs that is slower by ten times, as its automaton does
 /// not fit into its cache.
 pub(super) struct Compiled {
@@ -124,9 +121,11 @@ impl Compiled {
                 in_time(deadline)?;
                 let mut groups = captures.iter().flatten();
                 let Some(whole) = groups.next() else { break };
+                // A class like `[^x]` matches a byte, which may be the last one of a character.
+                let start = text.text.floor_char_boundary(whole.start());
                 let mut before = None;
                 for group in groups {
-                    let before = *before.get_or_insert(piece(&text.text, whole.start()..group.start())?);
+                    let before = *before.get_or_insert(piece(&text.text, start..group.start())?);
                     let secret = piece(&text.text, group.range())?;
                     let range = widened(group.range(), &marks);
                     if !is_mark(&range, &marks)
@@ -278,16 +277,12 @@ fn is_list(rest: &str) -> bool {
     })
 }
 
-/// `x ./deploy && y` behind `NAME=`: what some program gives to a shell, so that only `x` is the value. Not the argument of
-/// an option, nor of a program that takes all of it for the value.
+/// `x ./deploy && y` behind `NAME=`: what some program gives to a shell, so that only `x` is the value.
 fn is_script(found: Found<'_>, place: usize, text: &Text) -> bool {
+    let word = place - found.before.len();
     let is_option = found.before.starts_with("\0-");
-    let words_before = text.text.get(..place - found.before.len()).unwrap_or_default();
-    let word_before = words_before.rsplit('\0').next().unwrap_or_default();
-    let program = word_before.rsplit('/').next().unwrap_or_default();
-    let is_literal =
-        word_before.starts_with('-') || word_before.contains('=') || TAKE_ASSIGNMENTS.contains(&program);
-    !is_option && !is_literal && found.secret.contains([' ', '\t', '\n']) && holds_commands(found.secret)
+    let reads_as_script = found.secret.contains([' ', '\t', '\n']) && holds_commands(found.secret);
+    !is_option && reads_as_script && !text.is_taken_whole(word)
 }
 
 /// A piece of the text; never by indexing, whose panic prints the text.

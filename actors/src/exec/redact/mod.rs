@@ -49,7 +49,8 @@ enum Failure {
 /// The list, compiled when it is first used.
 static COMPILED: LazyLock<Result<Compiled, regex::Error>> = LazyLock::new(|| Compiled::new(PATTERNS));
 
-/// Compiles the patterns, which takes some tens of milliseconds that no exec should wait for. Called as the engine starts.
+/// Compiles the patterns, which takes some tens of milliseconds that no exec should wait for. The engine calls it as it
+/// starts.
 pub(crate) fn prepare() {
     LazyLock::force(&COMPILED);
 }

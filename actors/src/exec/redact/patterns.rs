@@ -2,7 +2,8 @@
 //!
 //! A row has a label for the mark, a shape, and what else must be true of a find. **What stands in a capturing group
 //! goes, the rest of the match stays.** Where finds overlap all of it goes, under the label of the upper row. To add a
-//! pattern, add a row, an example to `corpus/secrets.txt`, and what looks like it to `corpus/innocent.txt`.
+//! pattern, add a row, an example to `corpus/secrets.txt`, and what looks like it to `corpus/innocent.txt`. Pieces like
+//! `<value>` stand in `shapes.rs`, the conditions in `only.rs`.
 //!
 //! Patterns see the argv as one text: each word after a NUL, which no argv can hold, and a word that a shell reads
 //! (`sh -c WORD`) after a NUL and a line feed. So `--password\0x` are two words, and `--password x` a piece of a script.
@@ -25,15 +26,15 @@ pub(super) struct Pattern {
     pub(super) only: fn(Found<'_>) -> bool,
 }
 
-/// How a secret looks.
+/// How a secret looks. `shapes.rs` has each as regular expressions.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
     /// A value under a telling name (a pattern, in any case), in all the ways in which a name gets a value:
-    /// assignments, options, JSON, headers, query strings. See [`NAMED_WORD`](super::shapes::NAMED_WORD) and [`NAMED_INSIDE`](super::shapes::NAMED_INSIDE).
+    /// assignments, options, JSON, headers, query strings.
     Named(&'static str),
-    /// The arguments of a program's option, which has no telling name: (program, option). See [`OPTION`](super::shapes::OPTION).
+    /// The arguments of a program's option, which has no telling name: (program, option).
     Option(&'static str, &'static str),
-    /// The same where the secret is the second half of an argument: (program, option, first half). See [`PAIR`](super::shapes::PAIR).
+    /// The same where the secret is the second half of an argument: (program, option, first half).
     Pair(&'static str, &'static str, &'static str),
     /// A pattern of its own, wherever it stands behind another: (that other, pattern).
     After(&'static str, &'static str),

@@ -12,6 +12,9 @@ const SHELLS: &[&str] = &[
 /// They hand their arguments on to a shell, on the instance or elsewhere.
 const HAND_ON: &[&str] = &["ssh", "autossh", "watch", "eval", "parallel"];
 
+/// They take `NAME=VALUE`, and all of the word for it.
+const TAKE_ASSIGNMENTS: &[&str] = &["env", "sudo", "doas", "make"];
+
 /// An argv as one text.
 pub(super) struct Text {
     /// Each word after a NUL, and a script after a NUL and a line feed.
@@ -55,6 +58,12 @@ impl Text {
             .is_some_and(|script| script.contains(&place))
     }
 
+    /// Whether a program takes the word behind `border` as it is.
+    pub(super) fn is_taken_whole(&self, border: usize) -> bool {
+        let words_before = self.text.get(..border).unwrap_or_default();
+        takes_whole(words_before.rsplit('\0').next().unwrap_or_default())
+    }
+
     /// The words of `rewritten`, which was made from this text.
     ///
     /// # Errors
@@ -83,6 +92,12 @@ impl Text {
     }
 }
 
+/// Whether the word behind `before` is what it says, and no script: behind an option, an assignment, `env`.
+fn takes_whole(before: &str) -> bool {
+    let name = before.rsplit('/').next().unwrap_or_default();
+    before.starts_with('-') != before.contains('=') || TAKE_ASSIGNMENTS.contains(&name)
+}
+
 /// Who reads the words that are next.
 #[derive(Clone, Copy)]
 enum Reader {
@@ -105,7 +120,7 @@ fn scripts(cmd: &[String]) -> Vec<bool> {
     let mut scripts = Vec::with_capacity(cmd.len());
     for word in cmd {
         let is_option = word.is_empty() || word.starts_with(['-', '+']);
-        let is_script = !is_option && (takes_script(last) || reader.reads_script(word));
+        let is_script = !is_option && (takes_script(last) || reader.reads_script(last, word));
         scripts.push(is_script || word.starts_with("--command="));
         reader = reader.after(word);
         if word != "--" {
@@ -130,12 +145,12 @@ fn cluster(word: &str) -> Option<&str> {
 
 impl Reader {
     /// Of a word that is no option.
-    fn reads_script(self, word: &str) -> bool {
+    fn reads_script(self, last: &str, word: &str) -> bool {
         match self {
             Self::Program => false,
             Self::Shell { has_c, names_setting } => has_c && !names_setting,
             // A single word is read as one anyway.
-            Self::HandsOn => word.contains([' ', '\t', '\n', ';', '|', '&']),
+            Self::HandsOn => !takes_whole(last) && word.contains([' ', '\t', '\n', ';', '|', '&']),
         }
     }
 
@@ -173,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_a_shell_reads_is_a_script() {
-        let table: [(&[&str], &[&str]); 19] = [
+        let table: [(&[&str], &[&str]); 21] = [
             (&["sh", "-c", "X", "a"], &["X"]),
             (&["/bin/bash", "-ce", "X", "a"], &["X"]),
             (&["bash", "-c", "-e", "--", "X", "a"], &["X"]),
@@ -185,6 +200,11 @@ mod tests {
             (&["runuser", "--command", "X"], &["X"]),
             (&["runuser", "--command=X"], &["--command=X"]),
             (&["ssh", "-p", "22", "host", "X a", "-x y", "b"], &["X a"]),
+            (
+                &["ssh", "host", "env", "X a", "-e", "X a", "A=b c", "X a"],
+                &["A=b c"],
+            ),
+            (&["ssh", "host", "--", "X a"], &["X a"]),
             (&["bash", "-s", "a", "b"], &[]),
             (&["bash", "file", "-ce", "a"], &[]),
             (&["su", "-", "app", "-lc", "X"], &["X"]),
