@@ -154,6 +154,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
     text("PASSWORD", r#"<printed><value>["'\\n]*[ \t]*\|[ \t]*<takes_password>"#, always),
     text("PASSWORD", r"<formatted>[ \t]*\|[ \t]*<takes_password>", always),
     text("PASSWORD", r"<command><takes_password><arguments>?(?:<<<[ \t]*<value>|<here_document>([^\n\0]+))", always),
+    text("PASSWORD", r#"<<<[ \t]*<value>["']?<blanks><takes_password>"#, always),
     text("PASSWORD", r#"(?:<printed><user_and_password>["'\\n]*|<formatted>)[ \t]*\|[ \t]*(?:sudo<blanks>)?chpasswd"#, always),
     text("PASSWORD", r"<command>chpasswd\b<arguments>?(?:<<<[ \t]*<user_and_password>|<here_document>([\w.-]+:[^\n\0]+(?:\n[\w.-]+:[^\n\0]+)*))", always),
 

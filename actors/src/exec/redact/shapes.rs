@@ -31,7 +31,10 @@ pub(super) const PAIR: [&str; 2] = [
 /// What stands for longer pieces, outer ones first.
 pub(super) const PIECES: &[(&str, &str)] = &[
     // What prints a value that follows, and what does by a format.
-    ("<printed>", r"\b(?:echo<blanks>(?:-\w+<blanks>)*|printf<blanks>)"),
+    (
+        "<printed>",
+        r"\b(?:echo<blanks>(?:-\w+<blanks>)*|printf<blanks>|cat[ \t]*<<<[ \t]*)",
+    ),
     (
         "<formatted>",
         r"\bprintf<blanks>(?:--<blanks>)?<format><blanks>([^|;&\n\0]*[^|;&\s\0])",
