@@ -12,6 +12,7 @@ use crate::audit::{Audit, AuditSettings, AuditStore, UpkeepSettings};
 use crate::clock::Clock;
 use crate::exec::admission::{Admission, AdmissionLimits};
 use crate::exec::live::LiveExecs;
+use crate::exec::redact;
 use crate::exec::{Cancel, EndedBy, ExecActor, ExecSpec, ExecSurroundings, Look, SharedOutput};
 use crate::instance::InstanceKey;
 use crate::tunnel::{
@@ -121,9 +122,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the arbiters and actors, the sweep, and the deletion of old rows. Must be called inside an actix `System`.
+    /// Starts the arbiters and actors, the sweep, and the deletion of old rows, once redaction is ready. Must be called inside
+    /// an actix `System`.
     #[must_use]
     pub fn start(settings: EngineSettings, boundaries: Boundaries, clock: Clock) -> Self {
+        redact::prepare();
         let arbiters = Arbiters::start(settings.arbiters);
         Self::start_on(arbiters, settings, boundaries, clock)
     }

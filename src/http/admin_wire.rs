@@ -100,8 +100,8 @@ pub struct ExecRecord {
     pub created_at: OffsetDateTime,
     /// One line for people.
     pub summary: Option<String>,
-    /// Who asked for what: `actor`, `cmd` (redacted), `cwd`, `env_names`, `stdin_bytes`, `timeout_s`, `remote_addr` and
-    /// `request_id`.
+    /// Who asked for what: `actor`, `cmd` and `cwd` (both redacted), `env_names`, `stdin_bytes`, `timeout_s`,
+    /// `remote_addr` and `request_id`.
     pub request_body: Option<Value>,
     /// Error code and the chain of causes, if something went wrong.
     pub error_detail: Option<String>,

@@ -206,6 +206,11 @@ async fn the_argv_is_run_as_it_is_and_kept_without_its_secrets(app: &TestApp) {
         let row = app.rows().await.into_iter().find(|row| row.id == id).unwrap();
         assert_eq!(&row.request_body["cmd"], kept);
     }
+    let directory = format!("/nonexistent/TOKEN={secret}");
+    let answer = app.run(json!({"cmd": ["true"], "cwd": directory})).await;
+    let id = exec_id(&answer);
+    let row = app.rows().await.into_iter().find(|row| row.id == id).unwrap();
+    assert_eq!(row.request_body["cwd"], "/nonexistent/TOKEN=[REDACTED:TOKEN]");
     let store = app.store().bytes().await;
     let found = |needle: &[u8]| store.windows(needle.len()).any(|window| window == needle);
     assert!(!found(secret.as_bytes()), "the secret is in the store");

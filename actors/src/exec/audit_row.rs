@@ -29,7 +29,7 @@ pub(crate) fn begin(spec: &ExecSpec, admitted_at: OffsetDateTime) -> AuditRow {
         request_body: json!({
             "actor": spec.caller,
             "cmd": cmd,
-            "cwd": request.cwd,
+            "cwd": request.cwd.as_ref().and_then(|cwd| redact(std::slice::from_ref(cwd)).pop()),
             "env_names": request.env.keys().collect::<Vec<_>>(),
             "stdin_bytes": request.stdin.len(),
             "timeout_s": request.timeout_s,
@@ -108,9 +108,25 @@ fn ending(exec: &Exec) -> String {
     }
 }
 
+/// One line, whatever the program is called and whatever a peer calls the signal that ended it.
 fn summary(program: Option<&str>, ending: &str) -> String {
-    let shown: String = program.unwrap_or_default().chars().take(SUMMARY_LENGTH).collect();
-    format!("exec {shown}: {ending}")
+    let program = on_one_line(program.unwrap_or_default());
+    let shown: String = program.chars().take(SUMMARY_LENGTH).collect();
+    format!("exec {shown}: {}", on_one_line(ending))
+}
+
+/// `text` with escapes for what would end a line, or show it in another order than it stands in.
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        // Separators and embeddings of Unicode: Bidirectional Algorithm (UAX #9), section 2, and line breaks (UAX #14).
+        if letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            line.extend(letter.escape_default());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -195,6 +211,56 @@ mod tests {
             assert_eq!(begun.summary, format!("{summary}: running"));
             assert_eq!(finished.summary, format!("{summary}: exited 3"));
         }
+    }
+
+    #[test]
+    fn a_row_shows_of_a_directory_only_what_was_redacted() {
+        let table = [
+            (None, Value::Null),
+            (Some("/srv/app"), json!("/srv/app")),
+            (
+                Some("/srv/postgres://bob:hunter2@db/TOKEN=abc"),
+                json!("/srv/postgres://bob:[REDACTED:URL_CREDENTIALS]@db/TOKEN=[REDACTED:TOKEN]"),
+            ),
+            (Some("/srv/a\0b"), json!("[redaction failed]")),
+        ];
+        for (cwd, kept) in table {
+            let mut spec = spec(&["ls"]);
+            spec.request.cwd = cwd.map(str::to_owned);
+            let begun = begin(&spec, OffsetDateTime::UNIX_EPOCH);
+            let finished = finish(&begun, &exec(), Confidential::default());
+            assert_eq!(
+                (&begun.request_body["cwd"], &finished.request_body["cwd"]),
+                (&kept, &kept)
+            );
+        }
+    }
+
+    #[test]
+    fn a_summary_is_one_line() {
+        let table = [
+            ("a\nexec b: exited 0", r"exec a\nexec b: exited 0"),
+            ("a\r\t\u{1b}[2J\u{7f}\u{85}", r"exec a\r\t\u{1b}[2J\u{7f}\u{85}"),
+            ("a\u{2028}\u{202e}\u{2066}", r"exec a\u{2028}\u{202e}\u{2066}"),
+            ("ä ✓ \\n", r"exec ä ✓ \n"),
+        ];
+        for (program, summary) in table {
+            let begun = begin(&spec(&[program]), OffsetDateTime::UNIX_EPOCH);
+            let finished = finish(&begun, &exec(), Confidential::default());
+            assert_eq!(begun.summary, format!("{summary}: running"));
+            assert_eq!(finished.summary, format!("{summary}: exited 3"));
+        }
+        let signaled = Exec {
+            exit_code: None,
+            signal: Some("KILL\nexec b".to_owned()),
+            ..exec()
+        };
+        let begun = begin(&spec(&[&"a\n".repeat(200)]), OffsetDateTime::UNIX_EPOCH);
+        let row = finish(&begun, &signaled, Confidential::default());
+        assert_eq!(
+            row.summary,
+            format!(r"exec {}: signal KILL\nexec b", r"a\n".repeat(40))
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod mark;
 mod output;
 mod phase;
 pub mod record;
-mod redact;
+pub(crate) mod redact;
 pub mod request;
 mod stopping;
 

@@ -3,11 +3,17 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex, RegexBuilder};
 use tokio::time::Instant;
 
 use super::Failure;
-use super::patterns::{Found, NAMED_INSIDE, NAMED_WORD, NEVER_A_SECRET, OPTION, PIECES, Pattern, Shape};
+use super::only::is_about_a_secret;
+use super::patterns::{Found, Pattern, Shape};
+use super::reach::{Reach, holds_commands, next_in};
+use super::shapes::{
+    A_COMMAND, NAMED_INSIDE, NAMED_WORD, NEVER_A_SECRET, OPTION, PAIR, PIECES, PROGRAM_INSIDE, PROGRAM_WORD,
+};
+use super::words::Text;
 
 /// A mark, as [`Compiled::rewritten`] writes it.
 const MARK: &str = r"\[REDACTED:[A-Z0-9_]+\]";
@@ -17,16 +23,35 @@ const MARK: &str = r"\[REDACTED:[A-Z0-9_]+\]";
 pub(super) struct Compiled {
     searches: Vec<Search>,
     never_a_secret: Regex,
+    a_command: Regex,
     mark: Regex,
 }
 
 /// One way in which a secret of one pattern may stand.
 struct Search {
     regex: Regex,
+    /// What must stand before it, and how far that holds.
+    behind: Option<(Regex, Reach)>,
     label: &'static str,
     only: fn(Found<'_>) -> bool,
-    /// Whether it takes the rest of a word: then a list (`password=x&user=y`) is left to the others.
-    takes_rest: bool,
+    kind: Kind,
+}
+
+/// What else a find must be held against.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It has a name, and takes the rest of a word: then a list (`password=x&user=y`) or a script is left to the others.
+    NamedWord,
+    /// It has a name.
+    NamedInside,
+    Other,
+}
+
+/// A search before it is compiled.
+struct Source {
+    regex: String,
+    behind: Option<(String, Reach)>,
+    kind: Kind,
 }
 
 /// A secret in the text.
@@ -42,18 +67,23 @@ impl Compiled {
     pub(super) fn new(patterns: &[Pattern]) -> Result<Self, regex::Error> {
         let mut searches = Vec::new();
         for pattern in patterns {
-            for (source, takes_rest) in sources_of(&pattern.shape) {
+            for Source { regex, behind, kind } in sources_of(&pattern.shape) {
+                let behind = behind
+                    .map(|(before, reach)| Ok((compile(&before)?, reach)))
+                    .transpose()?;
                 searches.push(Search {
-                    regex: compile(&source)?,
+                    regex: compile(&regex)?,
+                    behind,
                     label: pattern.label,
                     only: pattern.only,
-                    takes_rest,
+                    kind,
                 });
             }
         }
         Ok(Self {
             searches,
             never_a_secret: compile(NEVER_A_SECRET)?,
+            a_command: compile(A_COMMAND)?,
             mark: compile(MARK)?,
         })
     }
@@ -68,44 +98,39 @@ impl Compiled {
     pub(super) fn redact(&self, cmd: &[String], budget: Duration) -> Result<Vec<String>, Failure> {
         let deadline = Instant::now() + budget;
         let mut words = cmd.to_vec();
-        if words.iter().any(|word| word.contains('\0')) {
-            return Err(Failure::Borders);
-        }
         loop {
-            let text = joined(&words);
+            let text = Text::of(&words)?;
             let secrets = self.secrets(&text, deadline)?;
             if secrets.is_empty() {
                 return Ok(words);
             }
-            words = split(&self.rewritten(&text, secrets)?, &words)?;
+            words = text.split(&self.rewritten(&text.text, secrets)?)?;
         }
     }
 
     /// What is to be replaced, in the order of the list.
-    fn secrets(&self, text: &str, deadline: Instant) -> Result<Vec<Secret>, Failure> {
-        let marks: Vec<_> = self
-            .mark
-            .find_iter(text.as_bytes())
-            .map(|mark| mark.range())
-            .collect();
+    fn secrets(&self, text: &Text, deadline: Instant) -> Result<Vec<Secret>, Failure> {
+        let bytes = text.text.as_bytes();
+        let marks: Vec<_> = self.mark.find_iter(bytes).map(|mark| mark.range()).collect();
         let mut secrets = Vec::new();
         for (rank, search) in self.searches.iter().enumerate() {
             in_time(deadline)?;
-            // Finds need room for their groups; most searches find nothing.
-            if !search.regex.is_match(text.as_bytes()) {
-                continue;
-            }
-            for captures in search.regex.captures_iter(text.as_bytes()) {
+            let reach = search.reach(bytes);
+            let mut at = 0;
+            while let Some(captures) = search.next(bytes, &reach, &mut at) {
                 in_time(deadline)?;
                 let mut groups = captures.iter().flatten();
-                let Some(whole) = groups.next() else { continue };
+                let Some(whole) = groups.next() else { break };
+                // A class like `[^x]` matches a byte, which may be the last one of a character.
+                let start = text.text.floor_char_boundary(whole.start());
+                let mut before = None;
                 for group in groups {
+                    let before = *before.get_or_insert(piece(&text.text, start..group.start())?);
+                    let secret = piece(&text.text, group.range())?;
                     let range = widened(group.range(), &marks);
-                    let found = Found {
-                        whole: piece(text, whole.range())?,
-                        secret: piece(text, group.range())?,
-                    };
-                    if !is_mark(&range, &marks) && self.is_secret(search, found) {
+                    if !is_mark(&range, &marks)
+                        && self.is_secret(search, Found { before, secret }, group.start(), text)
+                    {
                         secrets.push(Secret { range, rank });
                     }
                 }
@@ -114,10 +139,14 @@ impl Compiled {
         Ok(secrets)
     }
 
-    fn is_secret(&self, search: &Search, found: Found<'_>) -> bool {
-        let never = self.never_a_secret.is_match(found.secret.as_bytes());
-        let left_to_others = search.takes_rest && is_list(found.secret);
-        !never && !left_to_others && (search.only)(found)
+    fn is_secret(&self, search: &Search, found: Found<'_>, place: usize, text: &Text) -> bool {
+        let secret = found.secret.as_bytes();
+        let never = self.never_a_secret.is_match(secret)
+            || (self.a_command.is_match(secret) && text.is_in_script(place));
+        let left_to_others =
+            search.kind == Kind::NamedWord && (is_list(found.secret) || is_script(found, place, text));
+        let of_another = search.kind != Kind::Other && is_about_a_secret(found);
+        !never && !left_to_others && !of_another && (search.only)(found)
     }
 
     /// Secrets that overlap become one mark.
@@ -148,82 +177,80 @@ impl Compiled {
     }
 }
 
+impl Search {
+    /// Where it may find something; empty when that is nowhere.
+    fn reach(&self, text: &[u8]) -> Vec<Range<usize>> {
+        let reach = match &self.behind {
+            Some((before, reach)) => reach.of(before, text),
+            None => std::iter::once(0..text.len()).collect(),
+        };
+        // Finds need room for their groups; most searches find nothing.
+        if !reach.is_empty() && self.regex.is_match(text) {
+            reach
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The next find in `reach` from `at` on, which moves behind it.
+    fn next<'t>(&self, text: &'t [u8], reach: &[Range<usize>], at: &mut usize) -> Option<Captures<'t>> {
+        loop {
+            let from = next_in(reach, *at)?;
+            let captures = self.regex.captures_at(text, from)?;
+            let whole = captures.get_match();
+            if next_in(reach, whole.start()) == Some(whole.start()) {
+                *at = whole.end().max(whole.start() + 1);
+                return Some(captures);
+            }
+            *at = whole.start();
+        }
+    }
+}
+
 fn compile(source: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(source).unicode(false).build()
 }
 
-/// A shape as regular expressions, and whether each takes the rest of a word.
-fn sources_of(shape: &Shape) -> Vec<(String, bool)> {
-    let sources = match shape {
-        Shape::Named(names) => vec![
-            (NAMED_WORD.replace("NAMES", names), true),
-            (NAMED_INSIDE.replace("NAMES", names), false),
-        ],
-        Shape::Option(program, option) => OPTION
-            .iter()
-            .map(|source| {
-                (
-                    source.replace("PROGRAM", program).replace("OPTION", option),
-                    false,
-                )
-            })
-            .collect(),
-        Shape::Text(source) => vec![((*source).to_owned(), false)],
+/// A shape as regular expressions.
+fn sources_of(shape: &Shape) -> Vec<Source> {
+    let source = |regex: String, behind: Option<(String, Reach)>, kind| Source {
+        regex: whole(regex),
+        behind: behind.map(|(before, reach)| (whole(before), reach)),
+        kind,
     };
-    sources
-        .into_iter()
-        .map(|(source, takes_rest)| {
-            let whole = PIECES
-                .iter()
-                .fold(source, |source, (name, piece)| source.replace(name, piece));
-            (whole, takes_rest)
-        })
-        .collect()
-}
-
-/// Whether a shell reads the word at `index`: it follows `-c`, `-lc`, `-ec`.
-fn is_script(cmd: &[String], index: usize) -> bool {
-    let option = index.checked_sub(1).and_then(|before| cmd.get(before));
-    option
-        .and_then(|option| option.strip_prefix('-')?.strip_suffix('c'))
-        .is_some_and(|others| others.bytes().all(|letter| letter.is_ascii_alphabetic()))
-}
-
-/// The argv as `patterns.rs` describes it.
-fn joined(cmd: &[String]) -> String {
-    let mut text = String::with_capacity(cmd.iter().map(|word| word.len() + 2).sum());
-    for (index, word) in cmd.iter().enumerate() {
-        text.push('\0');
-        if is_script(cmd, index) {
-            text.push('\n');
+    let arguments = |program: &str, regexes: [String; 2]| {
+        let programs = [(PROGRAM_WORD, Reach::Rest), (PROGRAM_INSIDE, Reach::Command)];
+        let behind = programs.map(|(before, reach)| Some((before.replace("PROGRAM", program), reach)));
+        let sources = regexes.into_iter().zip(behind);
+        sources
+            .map(|(regex, behind)| source(regex, behind, Kind::Other))
+            .collect()
+    };
+    match shape {
+        Shape::Named(names) => vec![
+            source(NAMED_WORD.replace("NAMES", names), None, Kind::NamedWord),
+            source(NAMED_INSIDE.replace("NAMES", names), None, Kind::NamedInside),
+        ],
+        Shape::Option(program, option) => {
+            arguments(program, OPTION.map(|regex| regex.replace("OPTION", option)))
         }
-        text.push_str(word);
+        Shape::Pair(program, option, first) => arguments(
+            program,
+            PAIR.map(|regex| regex.replace("OPTION", option).replace("FIRST", first)),
+        ),
+        Shape::After(before, regex) => {
+            let behind = Some(((*before).to_owned(), Reach::Rest));
+            vec![source((*regex).to_owned(), behind, Kind::Other)]
+        }
+        Shape::Text(regex) => vec![source((*regex).to_owned(), None, Kind::Other)],
     }
-    text
 }
 
-/// Undoes [`joined`] for a text made from `cmd`; fails when a pattern took a border.
-fn split(text: &str, cmd: &[String]) -> Result<Vec<String>, Failure> {
-    let mut pieces = text.split('\0').skip(1);
-    let words = cmd
+/// A source with its pieces in place.
+fn whole(source: String) -> String {
+    PIECES
         .iter()
-        .enumerate()
-        .map(|(index, _)| {
-            let piece = pieces.next()?;
-            let word = if is_script(cmd, index) {
-                piece.strip_prefix('\n')?
-            } else {
-                piece
-            };
-            Some(word.to_owned())
-        })
-        .collect::<Option<Vec<_>>>()
-        .ok_or(Failure::Borders)?;
-    if pieces.next().is_some() {
-        Err(Failure::Borders)
-    } else {
-        Ok(words)
-    }
+        .fold(source, |source, (name, piece)| source.replace(name, piece))
 }
 
 /// `range` with all of the marks that it cuts. `marks` are in order and apart.
@@ -248,6 +275,14 @@ fn is_list(rest: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-[]".contains(&byte);
         !name.is_empty() && name.bytes().all(plain) && !value.is_empty()
     })
+}
+
+/// `x ./deploy && y` behind `NAME=`: what some program gives to a shell, so that only `x` is the value.
+fn is_script(found: Found<'_>, place: usize, text: &Text) -> bool {
+    let word = place - found.before.len();
+    let is_option = found.before.starts_with("\0-");
+    let reads_as_script = found.secret.contains([' ', '\t', '\n']) && holds_commands(found.secret);
+    !is_option && reads_as_script && !text.is_taken_whole(word)
 }
 
 /// A piece of the text; never by indexing, whose panic prints the text.

@@ -4,10 +4,14 @@
 //! it can't be sure to have read it does not let through: whatever goes wrong, [`FAILED`] stands for the whole argv.
 
 mod compiled;
+mod only;
 mod patterns;
 mod quiet;
+mod reach;
+mod shapes;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -42,12 +46,20 @@ enum Failure {
     Borders,
 }
 
+/// The list, compiled when it is first used.
+static COMPILED: LazyLock<Result<Compiled, regex::Error>> = LazyLock::new(|| Compiled::new(PATTERNS));
+
+/// Compiles the patterns, which takes some tens of milliseconds that no exec should wait for. The engine calls it as it
+/// starts.
+pub(crate) fn prepare() {
+    LazyLock::force(&COMPILED);
+}
+
 /// `cmd` with its secrets replaced by `[REDACTED:LABEL]`, word for word; or [`FAILED`] alone.
 ///
 /// Takes a few microseconds when nothing looks like a secret, and never longer than about [`BUDGET`]. Redacting what
 /// is redacted changes nothing.
 pub(crate) fn redact(cmd: &[String]) -> Vec<String> {
-    static COMPILED: LazyLock<Result<Compiled, regex::Error>> = LazyLock::new(|| Compiled::new(PATTERNS));
     closed(|| match &*COMPILED {
         Ok(compiled) => compiled.redact(cmd, BUDGET),
         Err(error) => Err(Failure::Pattern(error.clone())),
