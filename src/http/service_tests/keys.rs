@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use adit_actors::audit::{AuditRow, Half, RowStatus};
+use adit_actors::clock::Clock;
 use adit_actors::exec::{EndedBy, Exec, Outcome, Ran};
 use serde_json::{Value, json};
 
@@ -91,6 +92,28 @@ async fn a_key_that_another_process_runs_or_lost_is_in_progress_until_its_row_is
     ] {
         assert_eq!(frame[member], value, "{member}: {frame}");
     }
+    assert_eq!(house.service.dispatched(), (0, 0));
+    house.service.stop().await;
+}
+
+#[actix_web::test]
+async fn a_key_outlives_the_age_of_its_failed_attempts() {
+    let house = House::new().await;
+    let day = Duration::from_secs(86_400);
+    let now = Clock::system().now();
+    let attempt = |number, days| AuditRow {
+        id: key().exec_id(house.workspace, number),
+        body_hmac: Some(hmac_of(TRUE)),
+        created_at: now - day * days,
+        ..house.begun()
+    };
+    house.write_ended(attempt(0, 9), RowStatus::Error, failed()).await;
+    let ran = house.write_ended(attempt(1, 1), RowStatus::Ok, exited(0)).await;
+    assert_eq!(house.service.store.delete_ended(7 * day, 100).await.unwrap(), 0);
+    let replay = house.exec_under_key(TRUE).await;
+    assert_eq!(replay.status, 200);
+    assert_eq!(replay.headers["idempotent-replayed"], "true");
+    assert_eq!(replay.headers["adit-exec-id"], ran.id.to_string().as_str());
     assert_eq!(house.service.dispatched(), (0, 0));
     house.service.stop().await;
 }

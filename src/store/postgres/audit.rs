@@ -64,13 +64,19 @@ pub(super) const SWEEP: &str = r#"
         FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id"#;
 
-/// `$1` seconds ago, `$2` how many.
+/// `$1` seconds ago, `$2` how many. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay until the
+/// last is old: a key's attempts are counted from the first, so without that one the command would run again.
 pub(super) const DELETE_ENDED: &str = "
     DELETE FROM activity_logs WHERE id IN (
-        SELECT id FROM activity_logs
+        SELECT id FROM activity_logs AS old
         WHERE activity_type = 'exec' AND status <> 'running' AND created_at < now() - make_interval(secs => $1)
+          AND NOT EXISTS (
+              SELECT FROM activity_logs AS later
+              WHERE later.activity_type = 'exec' AND later.adit_body_hmac = old.adit_body_hmac
+                AND later.workspace_id = old.workspace_id
+                AND (later.status = 'running' OR later.created_at >= now() - make_interval(secs => $1)))
         ORDER BY created_at, id LIMIT $2
-        FOR UPDATE SKIP LOCKED)
+        FOR UPDATE OF old SKIP LOCKED)
     RETURNING id";
 
 #[async_trait]

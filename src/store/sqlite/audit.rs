@@ -54,12 +54,19 @@ pub(super) const SWEEP: &str = "
       AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
     RETURNING id";
 
-/// `?1` how long ago, `?2` how many.
+/// `?1` how long ago, `?2` how many. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay until
+/// the last is old: a key's attempts are counted from the first, so without that one the command would run again.
 pub(super) const DELETE_ENDED: &str = "
     DELETE FROM activity_logs WHERE id IN (
-        SELECT id FROM activity_logs
+        SELECT id FROM activity_logs AS old
         WHERE activity_type = 'exec' AND status <> 'running'
           AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
+          AND NOT EXISTS (
+              SELECT 1 FROM activity_logs AS later
+              WHERE later.activity_type = 'exec' AND later.adit_body_hmac = old.adit_body_hmac
+                AND later.workspace_id = old.workspace_id
+                AND (later.status = 'running'
+                     OR later.created_at >= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)))
         ORDER BY created_at, id LIMIT ?2)";
 
 /// One row as the statement reads it. Absent members become NULL.

@@ -312,6 +312,53 @@ pub(in crate::store) async fn retention_deletes_the_oldest_that_have_ended(harne
     );
 }
 
+/// Without the first attempt's row the next request would begin at the first attempt again.
+pub(in crate::store) async fn retention_keeps_the_attempts_of_a_key_together(harness: Harness) {
+    let day = Duration::from_secs(86_400);
+    let [mine, other] = [
+        added(&harness, workspace("mine", None)).await,
+        added(&harness, workspace("other", None)).await,
+    ];
+    let attempt = |workspace_id, hmac, days: u32| AuditRow {
+        body_hmac: Some([hmac; 32]),
+        ..aged(running(workspace_id), day * days)
+    };
+    let failed = |row: AuditRow| AuditRow {
+        status: RowStatus::Error,
+        response_body: Some(json!({"outcome": "failed", "ran": "no"})),
+        ..row
+    };
+    let first = failed(attempt(mine, 1, 30));
+    let second = failed(attempt(mine, 1, 20));
+    let third = finished(&attempt(mine, 1, 3));
+    let of_another_key = failed(attempt(mine, 2, 30));
+    let of_another_workspace = failed(attempt(other, 1, 30));
+    let without_a_key = finished(&aged(running(mine), day * 30));
+    let before_one_that_runs = failed(attempt(mine, 3, 30));
+    let that_runs = attempt(mine, 3, 10);
+    let ended = [
+        &first,
+        &second,
+        &third,
+        &of_another_key,
+        &of_another_workspace,
+        &without_a_key,
+        &before_one_that_runs,
+    ];
+    let ended: Vec<_> = ended.into_iter().cloned().collect();
+    harness.store.write(Half::Finish, &ended).await.unwrap();
+    write(&harness, Half::Begin, &that_runs).await;
+
+    let left = async || -> HashSet<Uuid> { statuses(&harness).await.into_iter().map(|(id, _)| id).collect() };
+    assert_eq!(harness.store.delete_ended(day * 5, 10).await.unwrap(), 3);
+    let kept = [&first, &second, &third, &before_one_that_runs, &that_runs].map(|row| row.id);
+    assert_eq!(left().await, HashSet::from(kept));
+
+    write(&harness, Half::Finish, &finished(&that_runs)).await;
+    assert_eq!(harness.store.delete_ended(day * 2, 10).await.unwrap(), 5);
+    assert_eq!(left().await, HashSet::new(), "the last is old too");
+}
+
 pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harness) {
     let id = added(&harness, workspace("mine", None)).await;
     let limit = Duration::from_secs(600);

@@ -97,6 +97,7 @@ macro_rules! store_suite {
             audit::sweep_settles_only_old_running_execs,
             audit::a_late_finish_replaces_what_the_sweep_wrote,
             audit::retention_deletes_the_oldest_that_have_ended,
+            audit::retention_keeps_the_attempts_of_a_key_together,
             execs::an_exec_is_read_back_as_it_was_written,
             execs::execs_are_listed_page_by_page,
             tokens::an_expired_token_is_unknown,
