@@ -7,5 +7,5 @@ mod upkeep;
 
 pub(crate) use actor::{Audit, AuditSettings};
 pub(crate) use batch::Verdict;
-pub use store::{AuditRow, AuditStore, AuditStoreError, Half, RowStatus};
+pub use store::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace, RowStatus};
 pub(crate) use upkeep::UpkeepSettings;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use adit_actors::audit::{AuditRow, Half, RowStatus};
+use adit_actors::audit::{AuditRow, Chore, Half, RowStatus};
 use adit_actors::clock::Clock;
 use adit_actors::exec::{EndedBy, Exec, Outcome, Ran};
 use serde_json::{Value, json};
@@ -75,7 +75,8 @@ async fn a_key_that_another_process_runs_or_lost_is_in_progress_until_its_row_is
     );
     assert_eq!(other.headers["adit-exec-id"], row.id.to_string().as_str());
 
-    assert_eq!(house.service.store.sweep(Duration::ZERO).await.unwrap(), [row.id]);
+    let (store, settle) = (&house.service.store, Chore::Settle(Duration::ZERO));
+    assert_eq!(store.perform(settle, &[row.id]).await.unwrap(), [row.id]);
     let replay = house.exec_under_key(TRUE).await;
     assert_eq!(replay.status, 200);
     assert_eq!(replay.headers["idempotent-replayed"], "true");
@@ -109,7 +110,8 @@ async fn a_key_outlives_the_age_of_its_failed_attempts() {
     };
     house.write_ended(attempt(0, 9), RowStatus::Error, failed()).await;
     let ran = house.write_ended(attempt(1, 1), RowStatus::Ok, exited(0)).await;
-    assert_eq!(house.service.store.delete_ended(7 * day, 100).await.unwrap(), 0);
+    let due = house.service.store.due(Chore::Delete(7 * day), None, 100);
+    assert_eq!(due.await.unwrap(), []);
     let replay = house.exec_under_key(TRUE).await;
     assert_eq!(replay.status, 200);
     assert_eq!(replay.headers["idempotent-replayed"], "true");

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Boundaries, Engine, EngineSettings};
 use adit_actors::instance::InstanceTarget;
@@ -90,12 +90,12 @@ impl AuditStore for Rows {
         Ok(Vec::new())
     }
 
-    async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
+    async fn due(&self, _: Chore, _: Option<RowPlace>, _: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
         Ok(Vec::new())
     }
 
-    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
-        Ok(0)
+    async fn perform(&self, _: Chore, _: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        Ok(Vec::new())
     }
 }
 

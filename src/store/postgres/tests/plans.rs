@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::adoption::{execute, host, options};
 use crate::store::execs::SHOW;
 use crate::store::postgres::accounts::AUTHORIZE;
-use crate::store::postgres::audit::{DELETE_ENDED, SWEEP};
+use crate::store::postgres::audit::{DELETE, EXPIRED, ORPHANS, SETTLE};
 use crate::store::postgres::migrations::{Patience, migrate_with};
 use crate::store::postgres::{PostgresStore, session};
 use crate::store::suite::defaults;
@@ -80,6 +80,8 @@ const SORTED_AT_MOST: u64 = 1_000;
 
 const EXEC_TYPES: &str = "UUID, TEXT, TIMESTAMPTZ, TIMESTAMPTZ, UUID, BIGINT";
 
+const DUE_TYPES: &str = "DOUBLE PRECISION, TIMESTAMPTZ, UUID, BIGINT";
+
 fn lists() -> Vec<Case> {
     let workspace_id = Some(Uuid::from_u128(0x22222222_0000_4000_8000_000000000010));
     let since = Some(datetime!(2026-01-02 03:04:05 UTC));
@@ -125,6 +127,7 @@ fn cases() -> Vec<Case> {
         is_kept: true,
     };
     let id = "'22222222-0000-4000-8000-000000000010'";
+    let place = format!("now() - INTERVAL '100 days', {id}");
     let mut cases = vec![
         case(
             "authorize",
@@ -134,12 +137,19 @@ fn cases() -> Vec<Case> {
         ),
         case("an exec", SHOW, "UUID, UUID", &format!("{id}, {id}")),
         case("any exec", SHOW, "UUID, UUID", &format!("{id}, NULL")),
-        case("the sweep", SWEEP, "DOUBLE PRECISION", "600"),
+        case("orphans", ORPHANS, DUE_TYPES, &format!("600, {place}, 1000")),
+        case("expired", EXPIRED, DUE_TYPES, &format!("7776000, {place}, 1000")),
         case(
-            "retention",
-            DELETE_ENDED,
-            "DOUBLE PRECISION, BIGINT",
-            "7776000, 1000",
+            "settling",
+            SETTLE,
+            "DOUBLE PRECISION, UUID[]",
+            &format!("600, ARRAY[{id}]::UUID[]"),
+        ),
+        case(
+            "deleting",
+            DELETE,
+            "DOUBLE PRECISION, UUID[]",
+            &format!("7776000, ARRAY[{id}]::UUID[]"),
         ),
     ];
     cases.extend(lists());
