@@ -93,11 +93,8 @@ struct Round {
     left: usize,
 }
 
-/// Why a round ends before its last row. What is not done then is done by the next.
-enum Stopped {
-    StoreInTrouble,
-    TooManyFail,
-}
+/// A round ends before its last row: the store is in trouble, or too many rows fail. What is left is done by the next.
+struct Stopped;
 
 impl Round {
     fn new(upkeep: Upkeep, from: Option<RowPlace>) -> Self {
@@ -142,7 +139,7 @@ impl Round {
             }
             sleep(begun.elapsed().max(PAUSE)).await;
         }
-        Err(Stopped::StoreInTrouble)
+        Err(Stopped)
     }
 
     /// Does the chore to as many at once as the store takes, in their order.
@@ -168,7 +165,7 @@ impl Round {
             }
             self.place = Some(last);
             if self.failed == PASSED_OVER {
-                return Err(Stopped::TooManyFail);
+                return Err(Stopped);
             }
         }
         Ok(())
@@ -199,7 +196,7 @@ impl Round {
     fn in_trouble(&self, error: &AuditStoreError) -> Stopped {
         let (chore, cause) = (self.upkeep.chore, chain(error));
         tracing::error!(?chore, cause, "the audit's upkeep can't go on for now");
-        Stopped::StoreInTrouble
+        Stopped
     }
 
     async fn due(&self, after: Option<RowPlace>, limit: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
