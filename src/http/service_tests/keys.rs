@@ -1,5 +1,6 @@
 //! Idempotency-Key over rows that are there: which attempt counts, and what its row says.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -116,6 +117,19 @@ async fn a_key_outlives_the_age_of_its_failed_attempts() {
     assert_eq!(replay.status, 200);
     assert_eq!(replay.headers["idempotent-replayed"], "true");
     assert_eq!(replay.headers["adit-exec-id"], ran.id.to_string().as_str());
+    assert_eq!(house.service.dispatched(), (0, 0));
+    house.service.stop().await;
+}
+
+#[actix_web::test]
+async fn who_loses_every_race_for_a_key_hears_that_nothing_ran() {
+    let house = House::new().await;
+    house.service.rows.1.store(true, Ordering::Relaxed);
+    let answer = house.exec_under_key(TRUE).await;
+    assert_eq!((answer.status, answer.code().as_str()), (409, "exec_in_progress"));
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("nothing of this one has run"), "{detail}");
+    assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(house.service.dispatched(), (0, 0));
     house.service.stop().await;
 }

@@ -10,7 +10,7 @@ mod limits;
 mod operators;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -77,11 +77,17 @@ impl Locator for Aws {
 
 /// Keeps each row as it was written last.
 #[derive(Default)]
-struct Rows(Mutex<Vec<AuditRow>>);
+struct Rows(Mutex<Vec<AuditRow>>, OthersAreFaster);
+
+/// Whether each id that is begun has just become another try's.
+type OthersAreFaster = AtomicBool;
 
 #[async_trait]
 impl AuditStore for Rows {
     async fn write(&self, _: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Ok(rows.iter().map(|row| row.id).collect());
+        }
         let mut kept = self.0.lock().expect("no test panics in here");
         for row in rows {
             kept.retain(|other| other.id != row.id);
