@@ -97,15 +97,31 @@ async fn migrations_are_applied_once_and_missed_by_name() {
     assert_eq!(crate::store::migrate(&url).await.unwrap(), 0);
     connect(&url, 2, defaults()).await.unwrap().ping().await.unwrap();
 
-    sqlx::query("UPDATE adit_migrations SET checksum = x'00' WHERE version = 2")
-        .execute(&empty)
-        .await
-        .unwrap();
-    let refused = connect(&url, 2, defaults()).await.err().unwrap();
-    assert!(
-        matches!(refused, ConnectError::ForeignMigration { version: 2 }),
-        "{refused:?}"
-    );
+    // A newer version has been here first.
+    let execute = async |statement| sqlx::query(statement).execute(&empty).await.unwrap();
+    execute(
+        "INSERT INTO adit_migrations (version, description, success, checksum, execution_time)
+         VALUES (1000, 'newer', true, x'00', 0)",
+    )
+    .await;
+    connect(&url, 2, defaults()).await.unwrap().ping().await.unwrap();
+    assert_eq!(crate::store::migrate(&url).await.unwrap(), 0);
+
+    for (foreign, version) in [
+        ("UPDATE adit_migrations SET checksum = x'00' WHERE version = 2", 2),
+        ("UPDATE adit_migrations SET version = 0 WHERE version = 2", 0),
+    ] {
+        execute(foreign).await;
+        for refused in [
+            connect(&url, 2, defaults()).await.err().unwrap(),
+            crate::store::migrate(&url).await.unwrap_err(),
+        ] {
+            assert!(
+                matches!(refused, ConnectError::ForeignMigration { version: found } if found == version),
+                "{refused:?}"
+            );
+        }
+    }
 }
 
 /// What a `kill -9` leaves: the database file and a write-ahead log that nobody has merged into it. Copying both
