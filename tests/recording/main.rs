@@ -18,6 +18,7 @@ mod killed;
 mod left_behind;
 mod load;
 mod outage;
+mod refused;
 mod repeated;
 mod retention;
 mod stopped;

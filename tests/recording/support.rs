@@ -14,6 +14,7 @@ pub(crate) mod postgres;
 #[path = "../support/postgres_cluster.rs"]
 pub(crate) mod postgres_cluster;
 #[path = "../support/processes.rs"]
+#[expect(dead_code, reason = "other tests ask for more")]
 pub(crate) mod processes;
 #[path = "../support/rows.rs"]
 #[expect(dead_code, reason = "other tests ask for more")]

@@ -89,6 +89,7 @@ mod leaving;
 mod ledger;
 mod limits;
 mod losing;
+mod lost_wardens;
 mod operating;
 mod outcomes;
 mod output;

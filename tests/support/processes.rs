@@ -33,6 +33,15 @@ pub(crate) fn values_of(variable: &str) -> HashSet<String> {
         .collect()
 }
 
+/// What that process has as the value of the environment variable.
+pub(crate) fn value_in(process: u32, variable: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
+    let start = format!("{variable}=");
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|entry| entry.strip_prefix(start.as_bytes()))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
 /// Of every process: its id and the content of that file. A process may end while it is looked at, and others are not ours
 /// to read: they are left out.
 fn contents(file: &str) -> Vec<(u32, Vec<u8>)> {

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
-use super::batch::{Effect, GroupCommit, Ticket, Verdict, WriteResult};
+use super::batch::{Effect, GroupCommit, Place, WriteResult};
+use super::pending::{Ticket, Verdict};
 use super::store::{AuditRow, AuditStore, AuditStoreError, Half};
 use super::upkeep::{Upkeep, UpkeepSettings};
 use crate::alarm::Alarm;
@@ -72,7 +73,7 @@ struct Lane {
 impl Lane {
     fn new(half: Half, limit: usize) -> Self {
         Self {
-            rows: GroupCommit::new(half, limit),
+            rows: GroupCommit::new(half, limit, Instant::now()),
             waiting: HashMap::new(),
         }
     }
@@ -113,7 +114,7 @@ impl AuditActor {
     fn perform(&mut self, half: Half, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         for effect in effects {
             match effect {
-                Effect::Write(rows) => self.write(half, rows, ctx),
+                Effect::Write(place, rows) => self.write(half, place, rows, ctx),
                 Effect::Acknowledge(ticket, verdict) => {
                     if let Some(sender) = self.lane(half).waiting.remove(&ticket) {
                         // An exec that stopped waiting has told its caller `committed: false` already.
@@ -136,11 +137,14 @@ impl AuditActor {
         }
         self.health
             .set(lanes.iter().filter_map(|rows| rows.failing_since()).min());
-        let due = lanes.iter().filter_map(|rows| rows.next_wake()).min();
+        let due = lanes
+            .iter()
+            .filter_map(|rows| rows.next_wake(Instant::now()))
+            .min();
         self.alarm.set(due, ctx, Self::wake);
     }
 
-    fn write(&mut self, half: Half, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
+    fn write(&mut self, half: Half, place: Place, rows: Vec<AuditRow>, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
         let count = rows.len();
         // A task of its own: a store that panics must not take the queue down with it.
@@ -148,17 +152,20 @@ impl AuditActor {
             tokio::spawn(async move { tokio::time::timeout(WRITE_DEADLINE, store.write(half, &rows)).await });
         ctx.spawn(writing.into_actor(self).map(move |written, act, ctx| {
             let outage = act.lane(half).rows.failing_since();
-            let result = judge(written).unwrap_or_else(|(cause, result)| {
-                if outage.is_none() || result == WriteResult::Rejected {
+            let (result, cause) = judge(written);
+            let effects = act.lane(half).rows.written(place, result, Instant::now());
+            let rows = &act.lane(half).rows;
+            match (cause, outage, rows.failing_since()) {
+                (Some(cause), None, _) if place == Place::Batch => {
                     tracing::error!(?half, rows = count, cause, "audit rows were not committed");
-                } else {
-                    tracing::debug!(?half, rows = count, cause, "the audit's store is still away");
                 }
-                result
-            });
-            let effects = act.lane(half).rows.written(result, Instant::now());
-            if let Some(since) = outage.filter(|_| act.lane(half).rows.failing_since().is_none()) {
-                tracing::info!(?half, outage = ?since.elapsed(), "the audit's store is back");
+                (Some(cause), ..) => {
+                    tracing::debug!(?half, rows = count, cause, "audit rows are still not committed");
+                }
+                (None, Some(since), None) => {
+                    tracing::info!(?half, outage = ?since.elapsed(), "the audit's store is back");
+                }
+                (None, ..) => {}
             }
             act.perform(half, effects, ctx);
         }));
@@ -176,18 +183,22 @@ impl AuditActor {
 type Written = Result<Result<Result<Vec<Uuid>, AuditStoreError>, Elapsed>, JoinError>;
 
 /// How a write fared; if it was not committed, with the cause.
-fn judge(written: Written) -> Result<WriteResult, (String, WriteResult)> {
+fn judge(written: Written) -> (WriteResult, Option<String>) {
     match written {
-        Ok(Ok(Ok(taken))) => Ok(WriteResult::Committed { taken }),
-        Ok(Ok(Err(error @ AuditStoreError::Rejected(_)))) => Err((chain(&error), WriteResult::Rejected)),
-        Ok(Ok(Err(error @ AuditStoreError::Unavailable(_)))) => {
-            Err((chain(&error), WriteResult::Unavailable))
+        Ok(Ok(Ok(taken))) => (WriteResult::Committed { taken }, None),
+        Ok(Ok(Err(error))) => {
+            let result = match &error {
+                AuditStoreError::Rejected(_) => WriteResult::Rejected,
+                AuditStoreError::Failed(_) => WriteResult::Failed,
+                AuditStoreError::Unavailable(_) => WriteResult::Unavailable,
+            };
+            (result, Some(chain(&error)))
         }
-        Ok(Err(_)) => Err((
-            format!("the store took longer than {WRITE_DEADLINE:?}"),
-            WriteResult::Unavailable,
-        )),
-        Err(error) => Err((chain(&error), WriteResult::Unavailable)),
+        Ok(Err(_)) => {
+            let cause = format!("the store took longer than {WRITE_DEADLINE:?}");
+            (WriteResult::Unavailable, Some(cause))
+        }
+        Err(error) => (WriteResult::Unavailable, Some(chain(&error))),
     }
 }
 
@@ -202,6 +213,8 @@ impl Actor for AuditActor {
             &self.settings.upkeep,
             Arc::clone(&self.health),
         );
+        // The first probes, so that a service that could record nothing is not ready from its start.
+        self.wake(ctx);
     }
 }
 
@@ -267,14 +280,15 @@ impl Audit {
 
     async fn submit(&self, half: Half, row: AuditRow) -> Verdict {
         let (verdict, answer) = oneshot::channel();
-        if self.actor.send(Submit { half, row, verdict }).await.is_err() {
-            return Verdict::NotWritten;
-        }
+        let handed_over = self.actor.send(Submit { half, row, verdict }).await;
         // The actor goes down with its queue when it fails; what it had handed to the store may be there.
-        answer.await.unwrap_or(Verdict::Uncertain)
+        match handed_over {
+            Ok(()) => answer.await.unwrap_or(Verdict::Uncertain),
+            Err(_) => Verdict::Uncertain,
+        }
     }
 
-    /// For how long the store has taken no row although it was given some. A failed actor counts as failing for ever.
+    /// For how long the store would have taken no row. A failed actor counts as failing for ever.
     pub(crate) fn failing_for(&self) -> Option<Duration> {
         if !self.actor.connected() {
             return Some(Duration::MAX);

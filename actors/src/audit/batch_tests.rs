@@ -3,6 +3,7 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::audit::RowStatus;
+use crate::audit::health::{FIRST_PAUSE, LONGEST_PAUSE};
 
 fn row(id: u128) -> AuditRow {
     AuditRow {
@@ -20,14 +21,26 @@ fn row(id: u128) -> AuditRow {
     }
 }
 
-/// Effects as short words: `write 1 2`, `ticket 1 Committed`.
+/// A row of another workspace than [`row`]'s.
+fn row_of(workspace: u128, id: u128) -> AuditRow {
+    AuditRow {
+        workspace_id: Uuid::from_u128(workspace),
+        ..row(id)
+    }
+}
+
+/// Effects as short words: `write 1 2`, `aside 3`, `ticket 1 Committed`.
 fn names(effects: Vec<Effect>) -> Vec<String> {
     effects
         .into_iter()
         .map(|effect| match effect {
-            Effect::Write(rows) => {
+            Effect::Write(place, rows) => {
                 let ids: Vec<String> = rows.iter().map(|row| row.id.as_u128().to_string()).collect();
-                format!("write {}", ids.join(" "))
+                let verb = match place {
+                    Place::Batch => "write",
+                    Place::Aside => "aside",
+                };
+                format!("{verb} {}", ids.join(" "))
             }
             Effect::Acknowledge(ticket, verdict) => format!("ticket {ticket} {verdict:?}"),
         })
@@ -40,11 +53,19 @@ struct Table {
 }
 
 impl Table {
+    /// With a store that has passed its first probe.
     fn of(half: Half) -> Self {
-        Self {
-            core: GroupCommit::new(half, 4),
-            now: Instant::now(),
-        }
+        let mut table = Self::unknown(half);
+        assert_eq!(table.pass(Duration::ZERO), ["write "]);
+        assert_eq!(table.committed(), NOTHING);
+        table
+    }
+
+    /// With a store that was given nothing yet.
+    fn unknown(half: Half) -> Self {
+        let now = Instant::now();
+        let core = GroupCommit::new(half, 4, now);
+        Self { core, now }
     }
 
     fn begins() -> Self {
@@ -63,12 +84,20 @@ impl Table {
         self.core.submit(row(id), self.now) == (None, Vec::new())
     }
 
+    fn submit_of(&mut self, workspace: u128, id: u128) -> Vec<String> {
+        names(self.core.submit(row_of(workspace, id), self.now).1)
+    }
+
     fn written(&mut self, result: WriteResult) -> Vec<String> {
-        names(self.core.written(result, self.now))
+        names(self.core.written(Place::Batch, result, self.now))
+    }
+
+    fn aside(&mut self, result: WriteResult) -> Vec<String> {
+        names(self.core.written(Place::Aside, result, self.now))
     }
 
     fn committed(&mut self) -> Vec<String> {
-        self.written(WriteResult::Committed { taken: Vec::new() })
+        self.written(COMMITTED)
     }
 
     fn pass(&mut self, time: Duration) -> Vec<String> {
@@ -76,13 +105,17 @@ impl Table {
         names(self.core.wake(self.now))
     }
 
+    fn next_wake(&self) -> Option<Instant> {
+        self.core.next_wake(self.now)
+    }
+
     /// Fails whatever is written for this long.
     fn fail_for(&mut self, time: Duration) {
         let end = self.now + time;
         self.written(WriteResult::Unavailable);
         while self.now < end {
-            let due = self.core.next_wake().unwrap().min(end);
-            if !self.pass(due - self.now).is_empty() && self.core.writing_since.is_some() {
+            let due = self.next_wake().unwrap().min(end);
+            if !self.pass(due - self.now).is_empty() && self.core.batch_since.is_some() {
                 self.written(WriteResult::Unavailable);
             }
         }
@@ -90,6 +123,7 @@ impl Table {
 }
 
 const NOTHING: [&str; 0] = [];
+const COMMITTED: WriteResult = WriteResult::Committed { taken: Vec::new() };
 
 #[tokio::test]
 async fn an_idle_writer_commits_at_once_and_gathers_meanwhile() {
@@ -119,24 +153,167 @@ async fn two_tries_of_one_id_never_share_a_statement() {
 }
 
 #[tokio::test]
+async fn whether_the_store_takes_rows_is_asked_first() {
+    let mut table = Table::unknown(Half::Begin);
+    assert_eq!(table.pass(Duration::ZERO), ["write "]);
+    assert_eq!(table.submit(1), NOTHING);
+    let asked = table.now;
+    assert_eq!(table.core.failing_since(), None, "nothing is known yet");
+    assert_eq!(table.written(WriteResult::Rejected), NOTHING);
+    assert_eq!(table.core.failing_since(), Some(asked), "it would refuse any row");
+    assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
+    assert_eq!(table.committed(), ["write 1"]);
+    assert_eq!(table.core.failing_since(), None);
+}
+
+#[tokio::test]
 async fn a_poisoned_batch_is_split_until_the_others_are_in() {
     let mut table = Table::finishes();
     for id in [9, 1, 2, 3, 4] {
         table.submit(id);
     }
     assert_eq!(table.committed(), ["ticket 1 Committed", "write 1 2 3 4"]);
-    assert_eq!(table.written(WriteResult::Rejected), ["write 1 2"]);
+    assert_eq!(
+        table.written(WriteResult::Rejected),
+        ["write "],
+        "is it the rows?"
+    );
+    assert_eq!(table.committed(), ["write 1 2"]);
     assert_eq!(
         table.committed(),
         ["ticket 2 Committed", "ticket 3 Committed", "write 3 4"]
     );
-    assert_eq!(table.written(WriteResult::Rejected), ["write 3"]);
+    assert_eq!(table.written(WriteResult::Rejected), ["write "]);
+    assert_eq!(table.committed(), ["write 3"]);
     assert_eq!(
         table.written(WriteResult::Rejected),
-        ["ticket 4 NotWritten", "write 4"]
+        ["ticket 4 NotWritten", "write "]
     );
+    assert_eq!(table.committed(), ["write 4"]);
     assert_eq!(table.committed(), ["ticket 5 Committed"]);
     assert!(table.core.is_idle());
+}
+
+/// A host that adds a column which no row of ours can fill refuses each by itself, and the service is of no use.
+#[tokio::test]
+async fn a_store_that_refuses_every_row_is_failing() {
+    let mut table = Table::begins();
+    table.submit(1);
+    let handed_over = table.now;
+    assert_eq!(
+        table.written(WriteResult::Rejected),
+        ["ticket 1 NotWritten", "write "]
+    );
+    assert_eq!(table.core.failing_since(), None, "it may be that row's own fault");
+    table.now += Duration::from_secs(1);
+    assert_eq!(table.written(WriteResult::Rejected), NOTHING);
+    assert_eq!(table.core.failing_since(), Some(handed_over));
+    table.fail_for(BEGIN_DEADLINE);
+    assert!(table.is_refused(2));
+}
+
+#[tokio::test]
+async fn a_row_that_fails_alone_holds_up_nobody() {
+    let mut table = Table::finishes();
+    for (workspace, id) in [(1, 9), (1, 1), (2, 2), (1, 3)] {
+        table.submit_of(workspace, id);
+    }
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 1 2 3"]);
+    assert_eq!(table.written(WriteResult::Failed), ["write "]);
+    assert_eq!(table.committed(), ["write 1"]);
+    assert_eq!(table.written(WriteResult::Failed), ["write "]);
+    assert_eq!(
+        table.committed(),
+        ["write 2"],
+        "3 is of the workspace that is stuck"
+    );
+    assert_eq!(table.submit_of(1, 4), NOTHING);
+    assert_eq!(table.submit_of(3, 5), NOTHING);
+    assert_eq!(table.committed(), ["ticket 3 Committed", "write 5"]);
+    assert_eq!(
+        table.pass(FIRST_PAUSE),
+        ["aside 4"],
+        "beside the batch, first the one that never failed alone"
+    );
+    assert_eq!(table.committed(), ["ticket 6 Committed"]);
+    assert_eq!(table.submit_of(2, 6), ["write 6"], "the others go on meanwhile");
+    assert_eq!(table.aside(WriteResult::Failed), NOTHING);
+    assert_eq!(table.committed(), ["ticket 7 Committed"]);
+    assert_eq!(table.pass(FIRST_PAUSE), NOTHING, "the pause grows");
+    assert_eq!(table.core.unwritten().len(), 3);
+
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 3"]);
+    assert_eq!(
+        table.aside(COMMITTED),
+        ["ticket 4 Committed", "aside 1"],
+        "it is free again"
+    );
+    assert_eq!(table.aside(COMMITTED), ["ticket 2 Committed", "aside 4"]);
+    assert_eq!(table.aside(COMMITTED), ["ticket 5 Committed"]);
+    assert!(table.core.is_idle());
+    assert_eq!(table.submit_of(1, 7), ["write 7"]);
+    assert_eq!(table.core.failing_since(), None);
+}
+
+/// Each of its tries may wait for a lock.
+#[tokio::test]
+async fn a_stuck_workspace_rests_longer_each_time() {
+    let mut table = Table::finishes();
+    table.submit(1);
+    table.written(WriteResult::Failed);
+    table.committed();
+    for pause in [50, 100, 200, 400, 800, 1000, 1000] {
+        let pause = Duration::from_millis(pause);
+        assert_eq!(table.pass(pause - Duration::from_millis(1)), NOTHING, "{pause:?}");
+        assert_eq!(table.pass(Duration::from_millis(1)), ["aside 1"], "{pause:?}");
+        assert_eq!(
+            table.aside(WriteResult::Failed),
+            ["write "],
+            "is it still the row?"
+        );
+        assert_eq!(table.committed(), NOTHING);
+    }
+    assert_eq!(table.core.failing_since(), None);
+    table.pass(LONGEST_PAUSE);
+    assert_eq!(
+        table.aside(WriteResult::Rejected),
+        ["ticket 1 NotWritten", "write "]
+    );
+    assert!(table.core.is_idle());
+}
+
+#[tokio::test]
+async fn a_begin_that_is_aside_is_given_up_at_its_deadline() {
+    let mut table = Table::begins();
+    for id in 1..=3 {
+        table.submit(id);
+    }
+    assert_eq!(table.written(WriteResult::Failed), ["write "]);
+    assert_eq!(table.committed(), NOTHING, "the others are of the same workspace");
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 3"]);
+    assert_eq!(
+        table.pass(BEGIN_DEADLINE - FIRST_PAUSE),
+        ["ticket 2 NotWritten", "ticket 1 NotWritten", "ticket 3 Uncertain"],
+        "the store said that it did not write the first"
+    );
+    assert!(!table.core.is_idle(), "the write is still in flight");
+    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
+    assert_eq!(table.committed(), NOTHING);
+    assert!(table.core.is_idle());
+    assert_eq!(table.next_wake(), None);
+    assert_eq!(table.submit(4), ["write 4"], "nothing is held for it any more");
+}
+
+#[tokio::test]
+async fn begins_that_are_aside_count() {
+    let mut table = Table::begins();
+    table.submit(1);
+    table.written(WriteResult::Failed);
+    table.committed();
+    for id in 2..=4 {
+        assert!(!table.is_refused(id));
+    }
+    assert!(table.is_refused(5));
 }
 
 #[tokio::test]
@@ -147,11 +324,47 @@ async fn an_outage_keeps_finishes() {
     table.fail_for(Duration::from_secs(300));
     assert_eq!(table.core.unwritten(), [1, 2].map(Uuid::from_u128));
     assert_eq!(table.submit(3), NOTHING);
-    assert_eq!(table.pass(LONGEST_PAUSE), ["write 1"]);
-    assert_eq!(table.committed(), ["ticket 1 Committed", "write 2 3"]);
+    assert_eq!(table.pass(LONGEST_PAUSE), ["write "]);
+    assert_eq!(table.committed(), ["write 1"]);
     assert_eq!(table.core.failing_since(), None);
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 2 3"]);
     table.committed();
     assert!(table.core.unwritten().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_that_gets_no_answer_twice_is_set_aside() {
+    let mut table = Table::finishes();
+    table.submit(1);
+    for _ in 0..2 {
+        assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
+        assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
+        table.committed();
+    }
+    assert_eq!(table.submit_of(2, 2), ["write 2"]);
+    assert_eq!(table.core.unwritten().len(), 2);
+    assert_eq!(table.aside(COMMITTED), ["ticket 1 Committed"]);
+}
+
+/// A batch may be too much for its deadline and would be for ever.
+#[tokio::test]
+async fn a_batch_that_got_no_answer_is_tried_again_in_halves() {
+    let mut table = Table::finishes();
+    for id in [9, 1, 2, 3] {
+        table.submit(id);
+    }
+    table.committed();
+    assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
+    assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
+    assert_eq!(table.committed(), ["write 1"]);
+    assert_eq!(table.committed(), ["ticket 2 Committed", "write 2 3"]);
+    assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
+    assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
+    assert_eq!(table.committed(), ["write 2"]);
+    assert_eq!(
+        table.written(WriteResult::Rejected),
+        ["ticket 3 Uncertain", "write "]
+    );
 }
 
 #[tokio::test]
@@ -167,17 +380,13 @@ async fn begins_are_given_up_at_their_deadline() {
         Some(handed_over),
         "a store that hangs has failed since then"
     );
-    assert_eq!(
-        table.pass(FIRST_PAUSE),
-        ["write 1"],
-        "what the store never saw is kept from it"
-    );
+    assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
     assert_eq!(
         table.pass(BEGIN_DEADLINE),
         ["ticket 2 NotWritten", "ticket 1 Uncertain"],
         "one may have been written, the other was never tried"
     );
-    assert!(table.core.unwritten().len() == 1, "the write is still in flight");
+    assert!(table.core.is_idle(), "nothing but the probe is in flight");
     assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
     assert!(table.core.is_idle());
 }
@@ -194,7 +403,7 @@ async fn a_store_that_fails_is_probed_until_it_is_back() {
     }
     assert_eq!(table.pass(LONGEST_PAUSE), ["write "]);
     assert_eq!(table.committed(), NOTHING);
-    assert_eq!((table.core.failing_since(), table.core.next_wake()), (None, None));
+    assert_eq!((table.core.failing_since(), table.next_wake()), (None, None));
     assert_eq!(table.submit(2), ["write 2"]);
 }
 
@@ -226,15 +435,15 @@ async fn begins_are_bounded_and_finishes_are_not() {
 #[tokio::test]
 async fn wakes_for_deadlines_and_retries() {
     let mut table = Table::begins();
-    assert_eq!(table.core.next_wake(), None);
+    assert_eq!(table.next_wake(), None);
     table.submit(1);
     table.submit(2);
-    assert_eq!(table.core.next_wake(), Some(table.now + BEGIN_DEADLINE));
+    assert_eq!(table.next_wake(), Some(table.now + BEGIN_DEADLINE));
     table.written(WriteResult::Unavailable);
-    assert_eq!(table.core.next_wake(), Some(table.now + FIRST_PAUSE));
+    assert_eq!(table.next_wake(), Some(table.now + FIRST_PAUSE));
     let mut table = Table::finishes();
     table.submit(1);
-    assert_eq!(table.core.next_wake(), None);
+    assert_eq!(table.next_wake(), None);
 }
 
 #[tokio::test]

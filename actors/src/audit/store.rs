@@ -79,9 +79,13 @@ impl RowStatus {
 /// A write failed.
 #[derive(Debug, Error)]
 pub enum AuditStoreError {
-    /// The store can't be reached or is busy; the same batch may succeed later. Whether it was committed is unknown.
+    /// The store can't be reached or takes no rows at all; the same batch may succeed later. Whether it was committed is unknown.
     #[error("writing audit rows did not reach the store")]
     Unavailable(#[source] Source),
+    /// The store is there and could not write the batch: a lock that another writer holds, a trigger of the host's.
+    /// Nothing was written; the same rows may be written later, or without one of them.
+    #[error("the store could not write audit rows")]
+    Failed(#[source] Source),
     /// The store refuses at least one row of the batch (a deleted workspace, NUL in a text); nothing was written.
     #[error("the store refuses an audit row")]
     Rejected(#[source] Source),
@@ -121,7 +125,8 @@ pub struct RowPlace {
 pub trait AuditStore: Send + Sync + 'static {
     /// Commits all `rows` in one transaction, or none. All are of the same half and no id stands twice. Writing the same
     /// row twice leaves one. Returns the ids whose rows belong to another try or another writer: those rows are as they
-    /// were. An empty batch is a probe: it fails as a real one would where the store can't commit.
+    /// were. An empty batch is a probe: it does what a real one would, leaves nothing, and fails where no row could be
+    /// written.
     ///
     /// # Errors
     /// [`AuditStoreError`] says whether trying again can help.

@@ -171,7 +171,7 @@ impl Round {
         Ok(())
     }
 
-    /// Whether the store itself is away, rather than some row at fault: a host's trigger may fail a statement with any code.
+    /// Whether the store itself is away, rather than some row at fault: one row may take too long, or a trigger give any code.
     async fn is_of_the_store(&self, error: &AuditStoreError) -> bool {
         matches!(error, AuditStoreError::Unavailable(_))
             && (self.upkeep.health.failing_since().is_some() || self.due(None, 1).await.is_err())

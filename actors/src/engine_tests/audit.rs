@@ -167,6 +167,7 @@ fn an_uncertain_begin_settles_its_own_row_only() {
         paused(async {
             let rig = Rig::new(world());
             let exec_id = Uuid::from_u128(1);
+            rig.first_probes().await;
             rig.store.is_away.store(true, Relaxed);
             let mut running = rig.start_idempotent(exec_id, "true");
             assert!(running.owns_id().await, "for all that is known");
@@ -324,6 +325,7 @@ fn rows_that_fail_keep_no_others_waiting() {
     paused(async {
         for refusal in [
             AuditStoreError::Rejected as fn(_) -> _,
+            AuditStoreError::Failed,
             AuditStoreError::Unavailable,
         ] {
             let rig = upkeep_rig();

@@ -6,6 +6,7 @@ use super::*;
 fn nothing_runs_without_a_committed_begin() {
     paused(async {
         let rig = Rig::new(world());
+        rig.first_probes().await;
         rig.store.is_away.store(true, Relaxed);
         let asked = Instant::now();
         let exec = rig.run("true").await;

@@ -82,6 +82,13 @@ impl Rig {
         self.engine.live.ids().len()
     }
 
+    /// Waits until both halves have asked the store whether it takes rows.
+    async fn first_probes(&self) {
+        while self.store.writes.load(Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Waits until the audit commits again, and says for how long.
     async fn recovers(&self) -> Duration {
         let asked = Instant::now();

@@ -313,6 +313,13 @@ impl ExecActor {
 
     fn publish(&mut self, committed: bool) {
         let exec = self.exec(committed);
+        if exec.kill.as_ref().is_some_and(|kill| !kill.confirmed) {
+            tracing::warn!(
+                exec_id = %exec.exec_id,
+                instance = %self.spec.target.instance,
+                "what this exec has started may live on until its tunnel ends"
+            );
+        }
         tracing::info!(
             exec_id = %exec.exec_id,
             workspace_id = %self.spec.workspace_id,

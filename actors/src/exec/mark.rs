@@ -1,7 +1,8 @@
 //! Takes Adit's own marked line out of a program's standard error, exactly.
 //!
 //! The line comes first unless the login shell's own start-up files print something before it, which belongs to the
-//! program's output and passes. What comes after it is the program's, byte for byte.
+//! program's output and passes, even when it shows the mark as a shell does that traces its commands (`set -x`, `set -v`).
+//! What comes after it is the program's, byte for byte.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
@@ -29,9 +30,10 @@ pub(crate) enum Finding {
 /// The filter. Feed it all of standard error in order, then [`MarkFilter::finish`].
 ///
 /// ```text
-/// Searching --mark--> Line --newline--> Passing
-///     |                 |
-///     +----- limit -----+--- neither start nor `cwd` ---> Passing, nothing found
+///           -------mark------>
+/// Searching                    Line --start or `cwd`--> Passing
+///     |     <-----neither-----
+///     +-----limit-----> Passing, nothing found
 /// ```
 #[derive(Debug)]
 pub(crate) struct MarkFilter {
@@ -43,8 +45,19 @@ pub(crate) struct MarkFilter {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Searching { seen: usize },
-    Line,
+    Line { seen: usize },
     Passing,
+}
+
+impl State {
+    /// Once so many bytes were no line of ours.
+    fn after(seen: usize) -> Self {
+        if seen > SEARCH_LIMIT {
+            Self::Passing
+        } else {
+            Self::Searching { seen }
+        }
+    }
 }
 
 impl MarkFilter {
@@ -63,14 +76,21 @@ impl MarkFilter {
         }
         self.held.extend_from_slice(&data);
         let mut passed = BytesMut::new();
-        if let State::Searching { seen } = self.state {
-            self.search(seen, &mut passed);
+        let mut found = None;
+        loop {
+            let goes_on = match self.state {
+                State::Searching { seen } => self.search(seen, &mut passed),
+                State::Line { seen } => {
+                    let line = self.read_line(seen, &mut passed);
+                    found = line.flatten();
+                    line == Some(None)
+                }
+                State::Passing => false,
+            };
+            if !goes_on {
+                break;
+            }
         }
-        let found = if self.state == State::Line {
-            self.read_line(&mut passed)
-        } else {
-            None
-        };
         if self.state == State::Passing {
             passed.unsplit(self.held.split());
         }
@@ -80,7 +100,7 @@ impl MarkFilter {
     /// Standard error is over: what was held back is output after all.
     pub(crate) fn finish(&mut self) -> Bytes {
         let mut rest = BytesMut::new();
-        if self.state == State::Line {
+        if matches!(self.state, State::Line { .. }) {
             rest.extend_from_slice(&self.mark);
         }
         rest.unsplit(self.held.split());
@@ -88,36 +108,36 @@ impl MarkFilter {
         rest.freeze()
     }
 
-    fn search(&mut self, seen: usize, passed: &mut BytesMut) {
+    /// Whether the mark is there; what comes before it is passed on.
+    fn search(&mut self, seen: usize, passed: &mut BytesMut) -> bool {
         if let Some(start) = memmem::find(&self.held, &self.mark) {
             passed.unsplit(self.held.split_to(start));
             drop(self.held.split_to(self.mark.len()));
-            self.state = State::Line;
-            return;
+            self.state = State::Line { seen: seen + start };
+            return true;
         }
         let keep = longest_suffix_that_begins(&self.held, &self.mark);
         let release = self.held.len() - keep;
         passed.unsplit(self.held.split_to(release));
-        let seen = seen + release;
-        self.state = if seen > SEARCH_LIMIT {
-            State::Passing
-        } else {
-            State::Searching { seen }
-        };
+        self.state = State::after(seen + release);
+        false
     }
 
-    fn read_line(&mut self, passed: &mut BytesMut) -> Option<Finding> {
+    /// What the line says, once it is whole; nothing if the mark was no beginning of ours, and is passed on.
+    fn read_line(&mut self, seen: usize, passed: &mut BytesMut) -> Option<Option<Finding>> {
         let end = memchr::memchr(b'\n', &self.held);
         if end.is_none() && self.held.len() <= LINE_LIMIT {
             return None;
         }
-        self.state = State::Passing;
         let found = end.and_then(|end| self.held.get(..end)).and_then(finding);
-        match (found, end) {
-            (Some(_), Some(end)) => drop(self.held.split_to(end + 1)),
-            _ => passed.extend_from_slice(&self.mark),
+        if let (Some(_), Some(end)) = (found, end) {
+            drop(self.held.split_to(end + 1));
+            self.state = State::Passing;
+        } else {
+            passed.extend_from_slice(&self.mark);
+            self.state = State::after(seen + self.mark.len());
         }
-        found
+        Some(found)
     }
 }
 
@@ -182,6 +202,18 @@ mod tests {
             ),
             (format!("{MARK}-cwd\n"), String::new(), vec![Finding::CwdNotFound]),
             (format!("motd\n{MARK} 1\nx\n"), "motd\nx\n".into(), started(1)),
+            (
+                format!("+ printf '{MARK} %s\\n' 1\n{MARK} 1\n+ exec x\n"),
+                format!("+ printf '{MARK} %s\\n' 1\n+ exec x\n"),
+                started(1),
+            ),
+            (
+                format!(
+                    "{{ printf '{MARK}-cwd\\n' >&2; exit 1; }}; printf '{MARK} %s\\n' \"$$\" >&2\n{MARK}-cwd\n"
+                ),
+                format!("{{ printf '{MARK}-cwd\\n' >&2; exit 1; }}; printf '{MARK} %s\\n' \"$$\" >&2\n"),
+                vec![Finding::CwdNotFound],
+            ),
             ("no mark at all".into(), "no mark at all".into(), vec![]),
             (MARK.into(), MARK.into(), vec![]),
             (format!("{MARK} 4"), format!("{MARK} 4"), vec![]),
@@ -229,6 +261,14 @@ mod tests {
         assert!(matches!(found, Some(Finding::Started { .. })));
         assert!(memmem::find(&passed, b"ADIT_EXEC_ID=").is_some());
         assert_eq!(memmem::find(&passed, mark.as_bytes()), None);
+    }
+
+    #[test]
+    fn marks_that_are_no_line_count_for_the_limit() {
+        let noise = MARK.repeat(SEARCH_LIMIT / MARK.len() + 2);
+        let late = format!("{noise}\n{MARK} 5\n").into_bytes();
+        let (passed, found) = run(&late, &[4_096]);
+        assert_eq!((passed == late, found), (true, vec![]));
     }
 
     #[test]

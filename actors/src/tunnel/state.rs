@@ -44,7 +44,7 @@ pub(crate) enum TunnelState {
     Authenticating { life: Option<Life> },
     /// Channels can be opened.
     Ready(Channels),
-    /// No new leases; closed when the last one is gone.
+    /// No new leases; closed when the last one is gone, and not before a warden that has ended is replaced.
     Retiring(Channels),
 }
 
@@ -253,9 +253,14 @@ impl Channels {
             && self.warden.is_wanted()
             && self.warden.paused_until().is_none_or(|from| from <= now)
             && self.was_leased
-            && self.leased + self.spares > 0
+            && (self.leased + self.spares > 0 || self.warden.is_coming_again())
             && self.retry_at.is_none()
             && self.in_use() < self.cap
+    }
+
+    /// Whether nobody would end what execs have left if the tunnel ended now, and soon somebody will.
+    pub(crate) fn awaits_warden(&self) -> bool {
+        self.may_have_warden() && self.warden.is_coming_again()
     }
 
     /// The warden's name in snapshots.

@@ -31,14 +31,48 @@ pub(super) const BEGIN: &str = concat!(insert!(), audit_rows::begin_on_conflict!
 
 pub(super) const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 
-/// Needs what a batch needs: the right to write rows, a server that is no standby, and a commit that reaches the disk. An
-/// INSERT of no rows commits nothing, so the message goes into the write-ahead log with it; nobody reads it.
-const PROBE: &str = "
-    WITH nothing AS (
-        INSERT INTO activity_logs (workspace_id, activity_type)
-        SELECT gen_random_uuid(), 'exec' WHERE false
-    )
-    SELECT pg_logical_emit_message(true, 'adit', 'probe')::TEXT";
+/// Does what a begin and a final row need, by their own statements, for a workspace that is there, and takes it back. What
+/// the host has added to its tables since (a column that must not be null, a check, a trigger) may refuse any row of ours.
+///
+/// An INSERT of no rows waits for whoever has locked the table, as long as a batch would. After that, a lock can only be
+/// on the workspace that was picked, or it was deleted meanwhile: that says nothing of the others.
+///
+/// It commits, for that must reach the disk: a message that goes into the write-ahead log and that nobody reads.
+const PROBE: &str = concat!(
+    "DO $probe$
+    DECLARE
+        row_id CONSTANT UUID := gen_random_uuid();
+        picked UUID;
+    BEGIN
+        PERFORM pg_logical_emit_message(true, 'adit', 'probe');
+        INSERT INTO activity_logs (workspace_id, activity_type) SELECT row_id, 'exec' WHERE false;
+        SELECT id INTO picked FROM workspaces LIMIT 1;
+        IF picked IS NULL THEN
+            RETURN;
+        END IF;
+        BEGIN
+            PERFORM set_config('lock_timeout', '50ms', true);
+            EXECUTE $statement$",
+    insert!(),
+    audit_rows::begin_on_conflict!(),
+    "$statement$ USING
+                ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
+                ARRAY['{}'::JSONB], ARRAY[NULL]::JSONB[], ARRAY[NULL]::INTEGER[], ARRAY['running'],
+                ARRAY[NULL]::TEXT[], ARRAY[now()];
+            EXECUTE $statement$",
+    insert!(),
+    audit_rows::finish_on_conflict!(),
+    "$statement$ USING
+                ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
+                ARRAY['{}'::JSONB], ARRAY['{}'::JSONB], ARRAY[0], ARRAY['ok'],
+                ARRAY[NULL]::TEXT[], ARRAY[now()];
+            RAISE SQLSTATE 'ADIT0';
+        EXCEPTION
+            WHEN SQLSTATE 'ADIT0' OR lock_not_available OR foreign_key_violation THEN NULL;
+        END;
+    END
+    $probe$"
+);
 
 /// `$1` seconds ago it was to be over.
 macro_rules! is_orphan {

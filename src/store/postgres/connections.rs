@@ -85,11 +85,29 @@ impl Connections {
         if let Some(mut connection) = self.take_idle() {
             let answer = statement().fetch_all(&mut connection).await;
             match answer {
-                // The server was restarted, and they all died with it.
-                Err(error) if is_of_the_connection(&error) => self.idle().clear(),
+                Err(error) if is_of_the_connection(&error) => {
+                    // The server was restarted, and they all died with it.
+                    self.idle().clear();
+                    let again = self.answer_anew(statement).await;
+                    // It may have been performed the first time, which an answer to the second would deny.
+                    return again.map_err(|second| {
+                        if failure::is_of_the_statement(&second) {
+                            error
+                        } else {
+                            second
+                        }
+                    });
+                }
                 answer => return self.give_back(connection, answer),
             }
         }
+        self.answer_anew(statement).await
+    }
+
+    async fn answer_anew<'q>(
+        &self,
+        statement: impl Fn() -> Statement<'q>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut connection = self.connect().await?;
         let answer = statement().fetch_all(&mut connection).await;
         self.give_back(connection, answer)
@@ -140,7 +158,7 @@ impl Connections {
         connection: PgConnection,
         answer: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        let is_clean = answer.as_ref().err().is_none_or(failure::is_rejection);
+        let is_clean = answer.as_ref().err().is_none_or(failure::is_of_the_statement);
         if is_clean && !self.permits.is_closed() {
             let since = Instant::now();
             self.idle().push(Idle { connection, since });

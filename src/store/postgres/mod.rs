@@ -41,6 +41,12 @@ const UPKEEP_DEADLINE: Duration = Duration::from_secs(30);
 /// Who waits longer for a lock meets a migration of the host platform, and had better try again than hold others up.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A batch waits less: one that holds a row of a locked workspace is halved until the others are in, at most eight times.
+const AUDIT_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// One for the batches of a half, one for the row that is tried beside them.
+const AUDIT_CONNECTIONS: u32 = 2;
+
 /// A store in a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresStore {
@@ -53,7 +59,7 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens the database, which must have this version's migrations. At most `connections` serve requests; three more
+    /// Opens the database, which must have this version's migrations. At most `connections` serve requests; five more
     /// write audit rows and look after them.
     ///
     /// # Errors
@@ -64,12 +70,14 @@ impl PostgresStore {
         defaults: TargetDefaults,
     ) -> Result<Self, ConnectError> {
         migrations::check(options).await?;
-        let lane = |count, deadline| Connections::new(session(options.clone(), deadline), count, deadline);
+        let lane = |count, deadline, lock_timeout| {
+            Connections::new(session(options.clone(), deadline, lock_timeout), count, deadline)
+        };
         Ok(Self {
-            begins: lane(1, AUDIT_DEADLINE),
-            finishes: lane(1, AUDIT_DEADLINE),
-            upkeep: lane(1, UPKEEP_DEADLINE),
-            requests: lane(connections, REQUEST_DEADLINE),
+            begins: lane(AUDIT_CONNECTIONS, AUDIT_DEADLINE, AUDIT_LOCK_TIMEOUT),
+            finishes: lane(AUDIT_CONNECTIONS, AUDIT_DEADLINE, AUDIT_LOCK_TIMEOUT),
+            upkeep: lane(1, UPKEEP_DEADLINE, LOCK_TIMEOUT),
+            requests: lane(connections, REQUEST_DEADLINE, LOCK_TIMEOUT),
             defaults,
         })
     }
@@ -78,11 +86,11 @@ impl PostgresStore {
 /// What holds in a session, whatever the server's own defaults are. A commit must be on disk when it is acknowledged. The
 /// server, too, gives up what nobody waits for any more. Adit's indexes give every order that is asked for; PostgreSQL
 /// would sometimes rather sort what it finds by one of the host's, among the rows of all other writers.
-fn session(options: PgConnectOptions, deadline: Duration) -> PgConnectOptions {
+fn session(options: PgConnectOptions, deadline: Duration, lock_timeout: Duration) -> PgConnectOptions {
     let options = options.options([
         ("synchronous_commit", "on".to_owned()),
         ("statement_timeout", milliseconds(deadline)),
-        ("lock_timeout", milliseconds(LOCK_TIMEOUT)),
+        ("lock_timeout", milliseconds(lock_timeout)),
         ("idle_in_transaction_session_timeout", milliseconds(deadline)),
         ("enable_incremental_sort", "off".to_owned()),
     ]);

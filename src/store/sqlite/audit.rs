@@ -1,12 +1,13 @@
 //! Audit rows in SQLite: a batch is one statement, and therefore one transaction.
 
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace, RowStatus};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::types::uuid::fmt::Hyphenated;
+use sqlx::{Row, Sqlite};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 
 /// Commits a page to the log, of the same value as before: a statement that writes no row would not even notice that
 /// the disk is full.
-const PROBE: &str = "PRAGMA user_version = 0";
+const COMMIT_NOTHING: &str = "PRAGMA user_version = 0";
 
 /// `?1` how long ago it was to be over.
 macro_rules! is_orphan {
@@ -169,16 +170,10 @@ fn hexadecimal(bytes: [u8; 32]) -> String {
 impl AuditStore for SqliteStore {
     async fn write(&self, half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
         if rows.is_empty() {
-            return self.probe().await;
+            self.probe().await?;
+            return Ok(Vec::new());
         }
-        let parameters = rows.iter().map(Parameters::of).collect::<Result<Vec<_>, _>>()?;
-        let batch =
-            serde_json::to_string(&parameters).map_err(|error| AuditStoreError::Rejected(error.into()))?;
-        let statement = match half {
-            Half::Begin => BEGIN,
-            Half::Finish => FINISH,
-        };
-        let written = ids(sqlx::query(statement).bind(batch).fetch_all(&self.writer).await)?;
+        let written = ids(batch(half, rows)?.fetch_all(&self.writer).await)?;
         Ok(audit_rows::owned_by_others(rows, &written))
     }
 
@@ -217,13 +212,58 @@ impl AuditStore for SqliteStore {
 }
 
 impl SqliteStore {
-    async fn probe(&self) -> Result<Vec<Uuid>, AuditStoreError> {
-        sqlx::query(PROBE)
-            .execute(&self.writer)
+    /// Does what a begin and a final row need, for a workspace that is there, and takes it back.
+    async fn probe(&self) -> Result<(), AuditStoreError> {
+        let mut transaction = self
+            .writer
+            .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(failure::audit)?;
-        Ok(Vec::new())
+        let picked = sqlx::query_scalar::<_, Hyphenated>("SELECT id FROM workspaces LIMIT 1")
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failure::audit)?;
+        if let Some(picked) = picked {
+            let row = probe_row(picked.into());
+            for half in [Half::Begin, Half::Finish] {
+                batch(half, std::slice::from_ref(&row))?
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failure::audit)?;
+            }
+        }
+        transaction.rollback().await.map_err(failure::audit)?;
+        let committed = sqlx::query(COMMIT_NOTHING).execute(&self.writer).await;
+        committed.map_err(failure::audit)?;
+        Ok(())
     }
+}
+
+fn probe_row(workspace_id: Uuid) -> AuditRow {
+    AuditRow {
+        id: Uuid::new_v4(),
+        attempt_nonce: Uuid::new_v4(),
+        body_hmac: None,
+        workspace_id,
+        status: RowStatus::Running,
+        summary: "probe".to_owned(),
+        request_body: Value::Null,
+        response_body: None,
+        duration_ms: None,
+        error_detail: None,
+        created_at: OffsetDateTime::UNIX_EPOCH,
+    }
+}
+
+/// The statement that writes a batch.
+fn batch(half: Half, rows: &[AuditRow]) -> Result<Query<'static, Sqlite, SqliteArguments>, AuditStoreError> {
+    let parameters = rows.iter().map(Parameters::of).collect::<Result<Vec<_>, _>>()?;
+    let json = serde_json::to_string(&parameters).map_err(|error| AuditStoreError::Rejected(error.into()))?;
+    let sql = match half {
+        Half::Begin => BEGIN,
+        Half::Finish => FINISH,
+    };
+    Ok(sqlx::query(sql).bind(json))
 }
 
 fn ids(rows: Result<Vec<SqliteRow>, sqlx::Error>) -> Result<Vec<Uuid>, AuditStoreError> {

@@ -180,7 +180,9 @@ impl SupervisorCore {
             .tunnels
             .iter()
             .filter_map(|(id, tunnel)| match &tunnel.state {
-                TunnelState::Retiring(channels) if channels.working() == 0 => Some((*id, "retired")),
+                TunnelState::Retiring(channels) if channels.working() == 0 && !channels.awaits_warden() => {
+                    Some((*id, "retired"))
+                }
                 TunnelState::Ready(channels)
                     if channels.opening == 0
                         && !self.is_waited_for(channels, now)

@@ -177,16 +177,52 @@ async fn one_that_ends_is_started_again_after_a_pause() {
         }
         pauses.push((table.now - now).as_secs());
     }
-    assert_eq!(pauses, [5, 10, 15]);
+    assert_eq!(pauses, [1, 5, 15]);
 }
 
+/// A warden that can't fork ends, in the middle of an order that then has no answer.
 #[tokio::test]
-async fn a_tunnel_that_takes_no_new_exec_needs_no_new_warden() {
+async fn a_tunnel_in_doubt_ends_only_once_somebody_can_end_what_is_left() {
     let mut table = serving(settings());
     table.on(news(WardenEvent::Opened));
     table.on(news(WardenEvent::Ready));
     let now = table.now;
     table.on(news(WardenEvent::Ended { now }));
     table.on(Event::Poisoned { tunnel: 1 });
-    assert_eq!(table.pass(Duration::from_secs(5)), [""; 0]);
+    assert_eq!(table.on(leases(1, 0)), [""; 0], "not yet");
+    assert_eq!(
+        table.core.next_wake(table.now),
+        Some(now + Duration::from_secs(1)),
+        "when the next warden is due"
+    );
+    assert_eq!(table.pass(Duration::from_secs(1)), ["warden 1"]);
+    assert_eq!(table.on(news(WardenEvent::Opened)), [""; 0]);
+    assert_eq!(table.on(news(WardenEvent::Ready)), ["close 1 retired"]);
+}
+
+#[tokio::test]
+async fn a_tunnel_without_a_warden_is_not_held_for_one() {
+    let mut table = serving(settings());
+    table.on(news(WardenEvent::Opened));
+    table.on(news(WardenEvent::Ready));
+    let now = table.now;
+    table.on(news(WardenEvent::Ended { now }));
+    table.on(Event::Poisoned { tunnel: 1 });
+    table.on(leases(1, 0));
+    assert_eq!(table.pass(Duration::from_secs(5)), ["warden 1"]);
+    table.on(news(WardenEvent::Opened));
+    let now = table.now;
+    assert_eq!(
+        table.on(news(WardenEvent::Ended { now })),
+        ["close 1 retired"],
+        "it never said `ready`"
+    );
+
+    let mut table = serving(settings());
+    table.on(Event::Poisoned { tunnel: 1 });
+    assert_eq!(
+        table.on(leases(1, 0)),
+        ["close 1 retired"],
+        "the first is still to come"
+    );
 }

@@ -12,8 +12,11 @@ impl SupervisorCore {
     /// is time. One that turns out to hold the only channel gives it up.
     pub(super) fn settle_wardens(&mut self, now: Instant) {
         for (id, tunnel) in &mut self.tunnels {
-            let TunnelState::Ready(channels) = &mut tunnel.state else {
-                continue;
+            let channels = match &mut tunnel.state {
+                TunnelState::Ready(channels) => channels,
+                // What an exec has left there is ended at the end of the tunnel, by whoever is its warden then.
+                TunnelState::Retiring(channels) if channels.awaits_warden() => channels,
+                _ => continue,
             };
             if channels.lacks_warden(now) {
                 channels.warden_on(WardenEvent::Open);

@@ -25,8 +25,8 @@ pub(crate) struct Receipt {
 /// Why there is no receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoReceipt {
-    /// The tunnel has no warden, and will not get one in time.
+    /// The tunnel has no warden and never will.
     NoWarden,
-    /// It has one, which did not answer in time, or ended over it.
+    /// It had one that ended, or one is still to come; none has answered in time.
     Unanswered,
 }

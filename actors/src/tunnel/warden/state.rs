@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A warden that ends is started again this many times in the life of its tunnel: whoever ends it more often means it.
-const RESTARTS: u32 = 3;
-/// The pause before it is started again, times the restarts so far. An instance that has just ended it may be short of memory.
-const RESTART_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses before one that has ended is started again, as often as there are: whoever ends it more often means it. After
+/// the first there is time left to do what was asked of the one before; an
+/// instance that has ended it twice may be short of memory.
+const RESTART_PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+];
 
 /// The warden of one tunnel.
 ///
@@ -28,14 +32,14 @@ pub(crate) enum WardenState {
     Wanted {
         /// Not before this.
         from: Option<Instant>,
-        restarts: u32,
+        restarts: usize,
     },
     /// Its channel is being opened.
-    Opening { restarts: u32 },
+    Opening { restarts: usize },
     /// It has a channel and has not said `ready`.
-    Starting { restarts: u32 },
+    Starting { restarts: usize },
     /// It takes orders.
-    Ready { restarts: u32 },
+    Ready { restarts: usize },
     /// It takes none, and its channel is still open.
     Leaving,
     /// There is none, and there will be none.
@@ -72,14 +76,14 @@ impl WardenState {
             (Self::Opening { restarts }, WardenEvent::Refused) => Some(Self::Wanted { from: None, restarts }),
             (Self::Starting { restarts }, WardenEvent::Ready) => Some(Self::Ready { restarts }),
             (Self::Starting { .. } | Self::Ready { .. }, WardenEvent::Dismissed) => Some(Self::Leaving),
-            (Self::Ready { restarts }, WardenEvent::Ended { now }) if restarts < RESTARTS => {
-                let restarts = restarts + 1;
-                let from = Some(now + RESTART_PAUSE * restarts);
-                Some(Self::Wanted { from, restarts })
+            (Self::Ready { restarts }, WardenEvent::Ended { now }) => {
+                let pause = RESTART_PAUSES.get(restarts);
+                Some(pause.map_or(Self::None, |pause| Self::Wanted {
+                    from: Some(now + *pause),
+                    restarts: restarts + 1,
+                }))
             }
-            (Self::Starting { .. } | Self::Ready { .. } | Self::Leaving, WardenEvent::Ended { .. }) => {
-                Some(Self::None)
-            }
+            (Self::Starting { .. } | Self::Leaving, WardenEvent::Ended { .. }) => Some(Self::None),
             _ => None,
         }
     }
@@ -100,6 +104,16 @@ impl WardenState {
     /// Whether it is still to be opened.
     pub(crate) fn is_wanted(self) -> bool {
         matches!(self, Self::Wanted { .. })
+    }
+
+    /// Whether it has ended by itself and another is to take its place.
+    pub(crate) fn is_coming_again(self) -> bool {
+        match self {
+            Self::Wanted { restarts, .. } | Self::Opening { restarts } | Self::Starting { restarts } => {
+                restarts > 0
+            }
+            Self::Ready { .. } | Self::Leaving | Self::None => false,
+        }
     }
 
     /// Until when it is not to be opened.
@@ -148,7 +162,7 @@ mod tests {
             WardenEvent::Ended { now },
         ];
         let again = WardenState::Wanted {
-            from: Some(now + RESTART_PAUSE),
+            from: Some(now + RESTART_PAUSES[0]),
             restarts: 1,
         };
         let allowed = [
@@ -190,6 +204,6 @@ mod tests {
                 state = state.after(event).unwrap();
             }
         }
-        assert_eq!((starts, state), (1 + RESTARTS, WardenState::None));
+        assert_eq!((starts, state), (1 + RESTART_PAUSES.len(), WardenState::None));
     }
 }

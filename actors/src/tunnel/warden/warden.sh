@@ -56,19 +56,20 @@ look() {
 }
 
 # Ends what carries $1 or is of session $2: TERM, and KILL to what is still there 2 s later. It is over when nothing was
-# found for $3 hundredths of a second, which is two looks at least, or when $4 are past. Process ids are given out in a
-# circle, so none comes again between a look and the signals after it.
+# found for $3 hundredths of a second and in three looks, or when $4 are past. One look may miss a process that forks and
+# ends while it lasts. Process ids are given out in a circle, so none comes again between a look and the signals after it.
 end_all() {
-    carried=$1 session=$2 looks=0 blind=no termed='' killed=''
+    carried=$1 session=$2 looks=0 empty=0 blind=no termed='' killed=''
     read_clock
     kill_from=$((now + 200)) quiet_until=$((now + $3)) give_up_from=$((now + $4))
     while :; do
         look
         read_clock
+        empty=$((empty + 1))
         if [ "$left" -ne 0 ]; then
-            quiet_until=$((now + $3))
-        elif [ "$now" -ge "$quiet_until" ]; then
-            # For what forks and ends faster than a look takes: no look shows it, and a signal to a group misses nothing.
+            empty=0 quiet_until=$((now + $3))
+        elif [ "$empty" -ge 3 ] && [ "$now" -ge "$quiet_until" ]; then
+            # For what no look shows: a signal to a group misses nothing.
             [ "$session" -eq 0 ] || kill -KILL "-$session"
             break
         fi
@@ -87,7 +88,9 @@ end_all() {
             kill -TERM $fresh
             kill -CONT $fresh
         fi
-        if [ "$looks" -lt 4 ]; then
+        if [ "$empty" -eq 1 ] || [ "$empty" -eq 2 ]; then
+            continue
+        elif [ "$looks" -lt 4 ]; then
             sleep 0.05 || sleep 1
         else
             sleep 0.2 || sleep 1

@@ -187,10 +187,14 @@ async fn no_statement_reads_or_sorts_a_table() {
         execute(&mut connection, statement.to_owned()).await;
     }
 
-    let mut connection = session(options(&database), Duration::from_secs(60))
-        .connect()
-        .await
-        .unwrap();
+    let mut connection = session(
+        options(&database),
+        Duration::from_secs(60),
+        Duration::from_secs(2),
+    )
+    .connect()
+    .await
+    .unwrap();
     for mode in ["force_custom_plan", "force_generic_plan"] {
         execute(&mut connection, format!("SET plan_cache_mode = {mode}")).await;
         let is_generic = mode == "force_generic_plan";

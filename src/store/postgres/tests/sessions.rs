@@ -39,17 +39,17 @@ async fn commits_are_durable_whatever_the_database_says() {
     let database = Database::create().await;
     set_default(&database, "synchronous_commit = off").await;
     let store = opened(&database).await;
-    for (lane, deadline) in [
-        (&store.begins, "4500ms"),
-        (&store.finishes, "4500ms"),
-        (&store.upkeep, "30s"),
-        (&store.requests, "3s"),
+    for (lane, deadline, lock_timeout) in [
+        (&store.begins, "4500ms", "500ms"),
+        (&store.finishes, "4500ms", "500ms"),
+        (&store.upkeep, "30s", "2s"),
+        (&store.requests, "3s", "2s"),
     ] {
         for (setting, value) in [
             ("synchronous_commit", "on"),
             ("application_name", "adit"),
             ("statement_timeout", deadline),
-            ("lock_timeout", "2s"),
+            ("lock_timeout", lock_timeout),
             ("idle_in_transaction_session_timeout", deadline),
         ] {
             let show = || sqlx::query("SELECT current_setting($1)").bind(setting);
@@ -80,45 +80,119 @@ async fn a_probe_needs_a_database_that_takes_rows() {
     }
 }
 
+/// Makes every INSERT into `activity_logs` for which `condition` holds fail with this code.
+async fn fail_with(connection: &mut PgConnection, code: &str, condition: &str) {
+    let raise = format!(
+        "CREATE OR REPLACE FUNCTION fail() RETURNS TRIGGER LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'made to fail' USING ERRCODE = '{code}'; END $$;
+         CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON activity_logs FOR EACH ROW
+             WHEN ({condition}) EXECUTE FUNCTION fail()"
+    );
+    execute(connection, raise).await;
+}
+
 #[tokio::test]
-async fn only_what_is_wrong_with_the_data_is_rejected() {
+async fn what_a_failure_says_of_the_rows() {
     let database = Database::create().await;
     let store = opened(&database).await;
     let workspace = workspace("mine", None);
     store.add_workspace(&workspace).await.unwrap();
     let mut connection = database.connect().await;
-    for (code, is_rejected) in [
-        ("22001", true),  // string_data_right_truncation
-        ("22P05", true),  // untranslatable_character
-        ("23503", true),  // foreign_key_violation
-        ("23514", true),  // check_violation
-        ("25006", false), // read_only_sql_transaction
-        ("40001", false), // serialization_failure
-        ("40P01", false), // deadlock_detected
-        ("42501", false), // insufficient_privilege
-        ("53100", false), // disk_full
-        ("55P03", false), // lock_not_available
-        ("57014", false), // query_canceled
-        ("57P01", false), // admin_shutdown
-        ("XX000", false), // internal_error
+    for (code, meaning) in [
+        ("22001", "rejected"),    // string_data_right_truncation
+        ("22P05", "rejected"),    // untranslatable_character
+        ("23503", "rejected"),    // foreign_key_violation
+        ("23514", "rejected"),    // check_violation
+        ("25006", "unavailable"), // read_only_sql_transaction
+        ("40001", "failed"),      // serialization_failure
+        ("40P01", "failed"),      // deadlock_detected
+        ("42501", "failed"),      // insufficient_privilege
+        ("53100", "unavailable"), // disk_full
+        ("55P03", "failed"),      // lock_not_available
+        ("57014", "failed"),      // query_canceled
+        ("57P01", "unavailable"), // admin_shutdown
+        ("P0001", "failed"),      // raise_exception, a trigger of the host's
+        ("XX000", "failed"),      // internal_error
     ] {
-        let raise = format!(
-            "CREATE OR REPLACE FUNCTION fail() RETURNS TRIGGER LANGUAGE plpgsql AS
-                 $$ BEGIN RAISE EXCEPTION 'made to fail' USING ERRCODE = '{code}'; END $$;
-             CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON activity_logs FOR EACH ROW EXECUTE FUNCTION fail()"
-        );
-        execute(&mut connection, raise).await;
+        fail_with(&mut connection, code, "true").await;
         let refused = store.write(Half::Begin, &[running(workspace.id)]).await;
-        let as_expected = match &refused {
-            Err(AuditStoreError::Rejected(_)) => is_rejected,
-            Err(AuditStoreError::Unavailable(_)) => !is_rejected,
-            Ok(_) => false,
+        let found = match &refused {
+            Err(AuditStoreError::Rejected(_)) => "rejected",
+            Err(AuditStoreError::Failed(_)) => "failed",
+            Err(AuditStoreError::Unavailable(_)) => "unavailable",
+            Ok(_) => "written",
         };
-        assert!(as_expected, "{code}: {refused:?}");
+        assert_eq!(found, meaning, "{code}: {refused:?}");
     }
     execute(&mut connection, "DROP TRIGGER fail ON activity_logs".to_owned()).await;
     let of_others = store.write(Half::Begin, &[running(workspace.id)]).await;
     assert!(of_others.unwrap().is_empty());
+}
+
+/// What the host does to the table may leave no row of ours possible, in either half.
+#[tokio::test]
+async fn a_probe_tells_whether_any_row_could_be_written() {
+    let database = Database::create().await;
+    let store = opened(&database).await;
+    let workspace = workspace("mine", None);
+    store.add_workspace(&workspace).await.unwrap();
+    let mut connection = database.connect().await;
+    let probe = async |what: &str| {
+        let begins = store.write(Half::Begin, &[]).await;
+        let finishes = store.write(Half::Finish, &[]).await;
+        assert_eq!(
+            begins.is_ok(),
+            finishes.is_ok(),
+            "{what}: {begins:?} {finishes:?}"
+        );
+        begins.is_ok()
+    };
+    assert!(probe("as it is").await);
+    for (change, undo) in [
+        (
+            "ALTER TABLE activity_logs ADD region TEXT NOT NULL",
+            "ALTER TABLE activity_logs DROP region",
+        ),
+        (
+            "ALTER TABLE activity_logs ADD CONSTRAINT few CHECK (status IN ('ok', 'error'))",
+            "ALTER TABLE activity_logs DROP CONSTRAINT few",
+        ),
+        (
+            "ALTER TABLE activity_logs ADD CONSTRAINT few CHECK (status <> 'ok')",
+            "ALTER TABLE activity_logs DROP CONSTRAINT few",
+        ),
+    ] {
+        execute(&mut connection, change.to_owned()).await;
+        assert!(!probe(change).await, "{change}");
+        execute(&mut connection, undo.to_owned()).await;
+        assert!(probe(undo).await, "{undo}");
+    }
+    fail_with(&mut connection, "P0001", "NEW.status::TEXT = 'ok'").await;
+    assert!(!probe("a trigger for ended ones").await);
+    execute(&mut connection, "DROP TRIGGER fail ON activity_logs".to_owned()).await;
+
+    let hold = format!(
+        "BEGIN; SELECT 1 FROM workspaces WHERE id = '{}' FOR UPDATE",
+        workspace.id
+    );
+    execute(&mut connection, hold).await;
+    assert!(
+        probe("one workspace is locked").await,
+        "which says nothing of the others"
+    );
+    execute(
+        &mut connection,
+        "ROLLBACK; BEGIN; LOCK TABLE activity_logs".to_owned(),
+    )
+    .await;
+    assert!(!probe("all rows are locked").await);
+    execute(&mut connection, "ROLLBACK".to_owned()).await;
+
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM activity_logs")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "it leaves nothing");
 }
 
 async fn backend(store: &PostgresStore) -> i32 {
@@ -172,7 +246,7 @@ async fn rows_are_locked_in_the_order_of_their_ids() {
         wait::until_true("so many wait", async || {
             let waiting: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                 WHERE datname = current_database() AND wait_event = 'transactionid'",
             )
             .fetch_one(&mut watch)
             .await
@@ -194,7 +268,7 @@ async fn rows_are_locked_in_the_order_of_their_ids() {
         };
         tokio::select! {
             biased;
-            _ = finished => panic!("the first batch does not hold its lowest row"),
+            finished = finished => panic!("the first batch does not hold its lowest row: {finished:?}"),
             () = release => {}
         }
     };
