@@ -74,15 +74,15 @@ const PROBE: &str = concat!(
     $probe$"
 );
 
-/// `$1` seconds ago it was to be over.
+/// Still running, and begun more than `$1` seconds ago.
 macro_rules! is_orphan {
     () => {
         "activity_type = 'exec' AND status = 'running' AND created_at < now() - make_interval(secs => $1)"
     };
 }
 
-/// `$1` seconds ago. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay until the last is old: a
-/// key's attempts are counted from the first, so without that one the command would run again.
+/// Ended, and begun more than `$1` seconds ago. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay
+/// until the last is old: a key's attempts are counted from the first, so without that one the command would run again.
 macro_rules! is_expired {
     () => {
         "activity_type = 'exec' AND status <> 'running' AND created_at < now() - make_interval(secs => $1)

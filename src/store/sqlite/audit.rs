@@ -36,15 +36,15 @@ const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 /// the disk is full.
 const COMMIT_NOTHING: &str = "PRAGMA user_version = 0";
 
-/// `?1` how long ago it was to be over.
+/// Still running, and begun longer ago than `?1`.
 macro_rules! is_orphan {
     () => {
         "activity_type = 'exec' AND status = 'running' AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)"
     };
 }
 
-/// `?1` how long ago. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay until the last is old: a
-/// key's attempts are counted from the first, so without that one the command would run again.
+/// Ended, and begun longer ago than `?1`. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay
+/// until the last is old: a key's attempts are counted from the first, so without that one the command would run again.
 macro_rules! is_expired {
     () => {
         "activity_type = 'exec' AND status <> 'running'
