@@ -121,6 +121,6 @@ impl ApiClient {
 }
 
 async fn answered<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ClientError> {
-    let response = request.send().await.map_err(ClientError::Transport)?;
+    let response = request.send().await.map_err(ClientError::unsent)?;
     read_json(checked(response).await?).await
 }

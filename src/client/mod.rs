@@ -3,6 +3,7 @@
 //! It owns requests and the reading of answers; it must not know terminals, exit codes or environment variables.
 
 mod admin;
+mod distrust;
 mod exec_stream;
 
 use std::time::Duration;
@@ -54,6 +55,15 @@ pub enum ClientError {
     /// The service could not be reached, the connection broke, or nothing has come over it for 200 s.
     #[error("talking to the service failed")]
     Transport(#[source] reqwest::Error),
+    /// The service is not who it should be.
+    #[error("the service's certificate is refused: {advice}")]
+    Certificate {
+        /// What to do about it.
+        advice: &'static str,
+        /// What TLS says.
+        #[source]
+        source: rustls::Error,
+    },
     /// The service refused, or the exec came to a bad end.
     #[error("{}: {}", .0.code, .0.detail)]
     Problem(Box<ServiceProblem>),
@@ -183,7 +193,7 @@ impl ApiClient {
             .post(self.url(&["workspaces", workspace, "exec"]))
             .header(ACCEPT, NDJSON)
             .json(call);
-        let answer = request.send().await.map_err(ClientError::Transport)?;
+        let answer = request.send().await.map_err(ClientError::unsent)?;
         Ok(ExecStream::new(checked(answer).await?))
     }
 
@@ -206,7 +216,7 @@ impl ApiClient {
     async fn ask_of_exec(&self, method: Method, workspace: &str, exec_id: Uuid) -> Result<Exec, ClientError> {
         let url = self.url(&["workspaces", workspace, "exec", &exec_id.to_string()]);
         let answer = self.http.request(method, url).send().await;
-        read_json(checked(answer.map_err(ClientError::Transport)?).await?).await
+        read_json(checked(answer.map_err(ClientError::unsent)?).await?).await
     }
 
     /// Appends path segments, each percent-encoded.

@@ -33,7 +33,7 @@ pub enum ProblemCode {
     NotFound,
     /// The workspace has no instance.
     NoInstance,
-    /// An exec with the same idempotency key is running.
+    /// An exec with the same idempotency key has begun, and its final row is not there yet; or another process runs it.
     ExecInProgress,
     /// The body is larger than the limit.
     BodyTooLarge,
@@ -123,7 +123,9 @@ impl ProblemCode {
             Self::NotAdmin => "this token does not open the admin API",
             Self::NotFound => "there is nothing here",
             Self::NoInstance => "the workspace has no EC2 instance",
-            Self::ExecInProgress => "an exec with this idempotency key is running",
+            Self::ExecInProgress => {
+                "an exec with this idempotency key has begun, and its end is not known yet"
+            }
             Self::BodyTooLarge => "the request body is too large",
             Self::UnsupportedMediaType => "the request body must be `application/json` in UTF-8",
             Self::IdempotencyMismatch => "this idempotency key was used with another body",

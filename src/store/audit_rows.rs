@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use adit_actors::audit::{AuditRow, AuditStoreError};
+use adit_actors::audit::{AuditRow, AuditStoreError, RowPlace};
 use serde_json::Value;
+use time::OffsetDateTime;
 use uuid::Uuid;
+
+use super::row::{Columns, required};
 
 /// What becomes of a begin row whose id is there. It replaces only what decides that the row is its own, so one that comes
 /// late changes nothing. The ids returned are those that are now there and this try's own.
@@ -39,6 +42,20 @@ macro_rules! finish_on_conflict {
     };
 }
 pub(super) use {begin_on_conflict, finish_on_conflict};
+
+/// No exec was admitted so early.
+pub(super) const BEFORE_ALL: RowPlace = RowPlace {
+    created_at: OffsetDateTime::UNIX_EPOCH,
+    id: Uuid::nil(),
+};
+
+/// The place of a row of which `created_at` and `id` were selected.
+pub(super) fn place(row: &impl Columns) -> Result<RowPlace, sqlx::Error> {
+    Ok(RowPlace {
+        created_at: required("created_at", row.time("created_at"))?,
+        id: required("id", row.uuid("id"))?,
+    })
+}
 
 /// Refuses a row whose text or JSON holds NUL: PostgreSQL has no place for it, and SQLite would cut the text there.
 pub(super) fn check(row: &AuditRow) -> Result<(), AuditStoreError> {

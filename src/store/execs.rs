@@ -51,26 +51,26 @@ pub(super) const SHOW: &str = "
     FROM activity_logs WHERE activity_type = 'exec' AND id = $1 AND ($2 IS NULL OR workspace_id = $2)";
 
 impl ExecQuery {
-    /// `$1` workspace, `$2` status, `$3` since, `$4` and `$5` time and id of the last one of the page before, `$6` limit.
-    /// The statement holds only the conditions that were asked for: with `$1 IS NULL OR ...` no index would fit.
-    pub(super) fn statement(&self) -> String {
+    /// `$1` workspace, `$2` since, `$3` and `$4` time and id of the last one of the page before, `$5` limit. The statement holds
+    /// only the conditions that were asked for: with `$1 IS NULL OR ...` no index would fit. The status stands there itself,
+    /// as SQLite can't tell whether a parameter is in an index that holds some statuses only. `hint` stands behind the table's name.
+    pub(super) fn statement(&self, hint: &str) -> String {
+        let status = self
+            .status
+            .map(|status| format!(" AND status = '{}'", status.as_str()));
         let conditions = [
-            (self.workspace_id.is_some(), " AND workspace_id = $1"),
-            (self.status.is_some(), " AND status = $2"),
-            (self.since.is_some(), " AND created_at >= $3"),
-            (self.after.is_some(), " AND (created_at, id) < ($4, $5)"),
+            self.workspace_id.map(|_| " AND workspace_id = $1"),
+            status.as_deref(),
+            self.since.map(|_| " AND created_at >= $2"),
+            self.after.map(|_| " AND (created_at, id) < ($3, $4)"),
         ];
-        let mut statement = String::from(
+        let mut statement = format!(
             "SELECT id, workspace_id, status, summary, request_body, response_body, error_detail, created_at,
                     adit_body_hmac
-             FROM activity_logs WHERE activity_type = 'exec'",
+             FROM activity_logs{hint} WHERE activity_type = 'exec'",
         );
-        for (is_asked, condition) in conditions {
-            if is_asked {
-                statement.push_str(condition);
-            }
-        }
-        statement.push_str(" ORDER BY created_at DESC, id DESC LIMIT $6");
+        statement.extend(conditions.into_iter().flatten());
+        statement.push_str(" ORDER BY created_at DESC, id DESC LIMIT $5");
         statement
     }
 }

@@ -100,7 +100,7 @@ pub enum ConnectError {
         /// How many are missing.
         missing: usize,
     },
-    /// The database has been migrated by another, newer version, or a migration was changed after it had run.
+    /// A migration was changed after it had run, or stands among those of this version and is none of them.
     #[error("the store's migration {version} is not the one that this version of Adit knows")]
     ForeignMigration {
         /// Version of the migration.

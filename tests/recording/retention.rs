@@ -108,3 +108,44 @@ async fn old_rows_of_execs_go_in_batches_and_nothing_else() {
     assert!(batches.iter().all(|rows| *rows <= BATCH), "{batches:?}");
     site.emulator.stop().await;
 }
+
+/// A host's trigger that refuses, somebody's transaction that takes long: what is done to old rows goes on around them.
+#[tokio::test]
+async fn rows_that_are_refused_or_held_keep_no_others_waiting() {
+    let database = Database::create().await;
+    let mut connection = database.connect().await;
+    let mut holder = database.connect().await;
+    let mut site = Site::start(TestStore::Postgres(Box::new(database))).await;
+    let workspace = site.seed.workspace().id;
+    for status in ["running", "ok"] {
+        insert(&mut connection, workspace, "exec", status, "30 hours", OLD / 2).await;
+        insert(&mut connection, workspace, "exec", status, "31 hours", 1).await;
+        insert(&mut connection, workspace, "exec", status, "29 hours", 1).await;
+    }
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON activity_logs FOR EACH ROW
+            WHEN (OLD.created_at < now() - INTERVAL '30 hours 30 minutes') EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(&mut connection).await.unwrap();
+    let hold = "BEGIN; SELECT FROM activity_logs WHERE created_at > now() - INTERVAL '29 hours 30 minutes' FOR UPDATE";
+    sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
+
+    site.set("ADIT__AUDIT__RETAIN_DAYS", "1");
+    site.set("ADIT__AUDIT__SWEEP_INTERVAL_S", "1");
+    let service = site.serve().await;
+    wait::until_true("the others are settled and deleted", async || {
+        count(&mut connection, "true").await == 4
+    })
+    .await;
+    assert_eq!(count(&mut connection, "status = 'running'").await, 2);
+
+    let allow = "DROP TRIGGER refuse ON activity_logs";
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    sqlx::raw_sql(allow).execute(&mut connection).await.unwrap();
+    wait::until_true("they have their turn", async || {
+        count(&mut connection, "true").await == 0
+    })
+    .await;
+    assert_eq!(service.terminate().await, Some(0));
+    site.emulator.stop().await;
+}

@@ -120,13 +120,40 @@ async fn adit_exec_trusts_the_roots_that_it_is_given() {
     );
     for roots in [None, Some(&Certificate::make())] {
         let distrusting = adit_exec(&app, roots).await;
-        assert_eq!(distrusting.status.code(), Some(125), "{distrusting:?}");
-        let said = String::from_utf8_lossy(&distrusting.stderr).into_owned();
-        assert!(
-            said.contains("certificate") && said.lines().count() == 1,
-            "{said}"
-        );
+        assert_is_distrusted(&distrusting, "ADIT_CA_FILE");
     }
     assert_eq!(app.rows().await.len(), 1);
     app.finish().await;
+}
+
+fn assert_is_distrusted(output: &Output, advice: &str) {
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.starts_with("adit: the service's certificate is refused: ") && said.lines().count() == 1,
+        "{said}"
+    );
+    assert!(said.contains(advice), "{said}");
+}
+
+/// `openssl req -x509` makes certificates that sign others unless it is told not to.
+#[actix_rt::test]
+async fn a_certificate_of_openssl_is_good_once_it_signs_nothing() {
+    for (options, is_good) in [
+        (&[][..], false),
+        (&["-addext", "basicConstraints=critical,CA:FALSE"][..], true),
+    ] {
+        let certificate = Certificate::make_by_openssl(options);
+        let app =
+            TestApp::start_with(Backend::InProcess, |setup| certificate.show(&mut setup.settings)).await;
+        let output = adit_exec(&app, Some(&certificate)).await;
+        if is_good {
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            app.finish().await;
+        } else {
+            assert_is_distrusted(&output, "`basicConstraints=critical,CA:FALSE`");
+            // The tests' own client would not trust it either.
+            assert!(app.stop_under_way().await.is_empty());
+        }
+    }
 }

@@ -74,6 +74,18 @@ impl Api {
         Answer::read(request).await
     }
 
+    /// Asks for an exec at `url` for a service with a tenant guard.
+    pub(crate) async fn exec_for_org(&self, url: &str, org: Uuid, token: &str, body: &Value) -> Answer {
+        let request = self
+            .client
+            .post(url)
+            .bearer_auth(token)
+            .header("accept", "application/json")
+            .header("x-molecule-org-id", org.to_string())
+            .json(body);
+        Answer::read(request).await
+    }
+
     /// Waits for the whole exec: the JSON form.
     pub(crate) async fn exec_json(&self, workspace: Uuid, token: &str, body: &Value) -> Answer {
         let body = serde_json::to_vec(body).unwrap();

@@ -147,7 +147,16 @@ impl TestApp {
 
     /// A service with the default settings and that store.
     pub(crate) async fn start_on(store: TestStore, backend: Backend) -> Self {
-        Self::start_all(store, backend, Fleet::default(), |_setup| {}).await
+        Self::start_on_with(store, backend, |_setup| {}).await
+    }
+
+    /// A service with that store, and settings that `change` has changed.
+    pub(crate) async fn start_on_with(
+        store: TestStore,
+        backend: Backend,
+        change: impl FnOnce(&mut Setup),
+    ) -> Self {
+        Self::start_all(store, backend, Fleet::default(), change).await
     }
 
     /// A service with several instances, or with an sshd that is not like a stock one.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use adit::pem_files::read_certificates;
@@ -20,6 +21,25 @@ impl Certificate {
         let certificate = Self(directory);
         fs::write(certificate.file(), made.cert.pem()).unwrap();
         fs::write(certificate.key_file(), made.signing_key.serialize_pem()).unwrap();
+        certificate
+    }
+
+    /// Has openssl make one, with options of `openssl req -x509` beside those that README names.
+    pub(crate) fn make_by_openssl(options: &[&str]) -> Self {
+        let certificate = Self(tempfile::tempdir().unwrap());
+        let output = Command::new("openssl")
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-subj", "/CN=adit",
+            ])
+            .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            .args(options)
+            .arg("-out")
+            .arg(certificate.file())
+            .arg("-keyout")
+            .arg(certificate.key_file())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
         certificate
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 use super::postgres::Database;
@@ -44,6 +44,22 @@ impl TestStore {
         match self {
             Self::Sqlite(directory) => rows::all(&file(directory)).await,
             Self::Postgres(database) => rows::all_of(&mut database.connect().await).await,
+        }
+    }
+
+    /// Runs statements that both kinds of store understand, beside whatever the service does.
+    pub(crate) async fn execute(&self, statements: &str) {
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+        match self {
+            Self::Sqlite(directory) => {
+                let options = SqliteConnectOptions::new().filename(file(directory));
+                let mut connection = options.connect().await.unwrap();
+                statements.execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres(database) => {
+                statements.execute(&mut database.connect().await).await.unwrap();
+            }
         }
     }
 

@@ -100,6 +100,26 @@ pub enum Half {
     Finish,
 }
 
+/// What is done to old rows of execs, never to another writer's. Ages are by the store's own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chore {
+    /// Rows that still say `running` although they began longer ago than this become `error` with outcome `unknown`, ended by
+    /// `crash`.
+    Settle(Duration),
+    /// Rows of execs that have ended and began longer ago than this are deleted; those of one Idempotency-Key only when none of
+    /// them is younger or runs.
+    Delete(Duration),
+}
+
+/// Where a row stands among others: rows are dealt with in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowPlace {
+    /// When its exec was admitted.
+    pub created_at: OffsetDateTime,
+    /// Its id.
+    pub id: Uuid,
+}
+
 /// Where audit rows are kept. The two halves are written independently: a burst of one must not hold up the other.
 #[async_trait]
 pub trait AuditStore: Send + Sync + 'static {
@@ -112,17 +132,21 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditStoreError`] says whether trying again can help.
     async fn write(&self, half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError>;
 
-    /// Settles rows that still say `running` although they began more than `older_than` ago by the store's own clock:
-    /// they become `error` with outcome `unknown`, ended by `crash`. Returns their ids.
+    /// The first `limit` rows after the place `after` that `chore` is due for, the oldest first.
     ///
     /// # Errors
     /// [`AuditStoreError::Unavailable`] when the store can't be reached.
-    async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError>;
+    async fn due(
+        &self,
+        chore: Chore,
+        after: Option<RowPlace>,
+        limit: u32,
+    ) -> Result<Vec<RowPlace>, AuditStoreError>;
 
-    /// Deletes at most `limit` rows of execs that have ended and began more than `age` ago by the store's own clock, the
-    /// oldest first, in one transaction. Never touches a `running` row or another writer's. Returns how many it deleted.
+    /// Does `chore` to those of the rows `ids` that it is due for, in one transaction, and returns their ids. Rows that
+    /// others hold locked are left as they are where the store can tell.
     ///
     /// # Errors
-    /// [`AuditStoreError::Unavailable`] when the store can't be reached.
-    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError>;
+    /// [`AuditStoreError`]; one row that the store refuses is enough, and then none is changed.
+    async fn perform(&self, chore: Chore, ids: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError>;
 }

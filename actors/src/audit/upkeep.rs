@@ -1,22 +1,29 @@
 //! What is done to rows beside writing them: rows that a crash left behind are settled, old ones deleted where that is
 //! asked for. Neither goes through the queues of the writes.
+//!
+//! Each is a chore, done in rounds. A round goes through the rows that are due, a batch at a time. A batch that fails while the
+//! store answers is halved until the rows at fault are alone, and these are passed over: no row keeps the others waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use uuid::Uuid;
 
 use super::actor::Health;
-use super::store::AuditStore;
+use super::store::{AuditStore, AuditStoreError, Chore, RowPlace};
 use crate::tunnel::chain;
 
-/// Rows in one deletion: its locks are held for a few milliseconds, and an hour's rows of a busy service take a minute.
-const DELETE_LIMIT: u32 = 1_000;
-/// Shortest pause between two deletions. It is longer when a deletion takes longer, so that the store is busy with them
-/// for half of the time at most.
-const DELETE_PAUSE: Duration = Duration::from_millis(100);
-/// Longest time for one deletion; its indexes make it a matter of milliseconds.
-const DELETE_DEADLINE: Duration = Duration::from_secs(30);
+/// Rows in one batch: its locks are held for a few milliseconds, and an hour's rows of a busy service take a minute.
+const BATCH: u32 = 1_000;
+/// Shortest pause between two batches. It is longer when a batch takes longer, so that the store is busy with them for half
+/// of the time at most.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest time for one statement; its indexes make it a matter of milliseconds.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Rows that a round passes over because they fail. Each costs some statements and a line in the log; the next round goes on
+/// behind them.
+const PASSED_OVER: usize = 16;
 
 /// When rows are settled and deleted.
 #[derive(Clone, Debug)]
@@ -29,82 +36,180 @@ pub(crate) struct UpkeepSettings {
     pub(crate) retain: Option<Duration>,
 }
 
-/// The store, and whether it is well.
+/// One chore, and what it is done with.
 #[derive(Clone)]
 pub(super) struct Upkeep {
     store: Arc<dyn AuditStore>,
     health: Arc<Health>,
+    chore: Chore,
 }
 
 impl Upkeep {
-    /// Starts a task each for sweeping and deleting: at once and then at every interval, never two of a kind at a time.
+    /// Starts a task for each chore: a round at once and then at every interval, never two of a kind at a time.
     pub(super) fn start(store: Arc<dyn AuditStore>, settings: &UpkeepSettings, health: Arc<Health>) {
-        let (settle_after, period) = (settings.settle_after, settings.interval);
-        let upkeep = Self { store, health };
-        if let Some(retain) = settings.retain {
-            let upkeep = upkeep.clone();
-            every(period, move || upkeep.clone().delete(retain));
-        }
-        every(period, move || upkeep.clone().sweep(settle_after, period));
-    }
-
-    /// What fails is tried again in the next round; readiness watches the writes.
-    async fn sweep(self, settle_after: Duration, limit: Duration) {
-        match timeout(limit, self.store.sweep(settle_after)).await {
-            Ok(Ok(settled)) => {
-                for exec_id in settled {
-                    tracing::warn!(%exec_id, "settled an audit row that a crash had left running");
-                }
-            }
-            Ok(Err(error)) => tracing::error!(cause = chain(&error), "the audit sweep failed"),
-            Err(_) => tracing::error!("the audit sweep did not end before the next one was due"),
+        let chores = [
+            Some(Chore::Settle(settings.settle_after)),
+            settings.retain.map(Chore::Delete),
+        ];
+        for chore in chores.into_iter().flatten() {
+            let upkeep = Self {
+                store: Arc::clone(&store),
+                health: Arc::clone(&health),
+                chore,
+            };
+            drop(tokio::spawn(upkeep.go_on(settings.interval)));
         }
     }
 
-    /// Deletes until less than a batch was left, or the store is in trouble: then the next round goes on.
-    async fn delete(self, retain: Duration) {
-        let mut deleted = 0;
-        while self.health.failing_since().is_none() {
-            let begun = Instant::now();
-            match timeout(DELETE_DEADLINE, self.store.delete_ended(retain, DELETE_LIMIT)).await {
-                Ok(Ok(batch)) => {
-                    deleted += batch;
-                    if batch < u64::from(DELETE_LIMIT) {
-                        break;
-                    }
+    /// Runs one round after the other, for as long as the runtime lives.
+    async fn go_on(self, period: Duration) {
+        let mut due = interval(period);
+        // A round that took long is no reason to hurry the next.
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut from = None;
+        loop {
+            due.tick().await;
+            let round = Round::new(self.clone(), from);
+            // A task of its own: a store that panics must not end the rounds.
+            from = match tokio::spawn(round.run()).await {
+                Ok(place) => place,
+                Err(error) => {
+                    tracing::error!(cause = chain(&error), "a round of the audit's upkeep went down");
+                    None
                 }
-                Ok(Err(error)) => {
-                    tracing::error!(cause = chain(&error), "old audit rows could not be deleted");
-                    break;
-                }
-                Err(_) => {
-                    tracing::error!("deleting old audit rows took longer than {DELETE_DEADLINE:?}");
-                    break;
-                }
-            }
-            sleep(begun.elapsed().max(DELETE_PAUSE)).await;
-        }
-        if deleted > 0 {
-            tracing::info!(rows = deleted, older_than = ?retain, "deleted old audit rows");
+            };
         }
     }
 }
 
-/// Runs one round after the other, for as long as the runtime lives.
-fn every<Round>(period: Duration, round: impl Fn() -> Round + Send + 'static)
-where
-    Round: Future<Output = ()> + Send + 'static,
-{
-    let mut due = interval(period);
-    // A round that took long is no reason to hurry the next.
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    drop(tokio::spawn(async move {
-        loop {
-            due.tick().await;
-            // A task of its own: a store that panics must not end the rounds.
-            if let Err(error) = tokio::spawn(round()).await {
-                tracing::error!(cause = chain(&error), "a round of the audit's upkeep went down");
+/// One way through the rows that are due.
+struct Round {
+    upkeep: Upkeep,
+    /// All rows up to this one have been dealt with, or passed over.
+    place: Option<RowPlace>,
+    done: usize,
+    failed: usize,
+    /// Others held them, or were faster.
+    left: usize,
+}
+
+/// A round ends before its last row: the store is in trouble, or too many rows fail. What is left is done by the next.
+struct Stopped;
+
+impl Round {
+    fn new(upkeep: Upkeep, from: Option<RowPlace>) -> Self {
+        Self {
+            upkeep,
+            place: from,
+            done: 0,
+            failed: 0,
+            left: 0,
+        }
+    }
+
+    /// Returns where the next round begins: at the beginning, unless this one stopped.
+    async fn run(mut self) -> Option<RowPlace> {
+        let chore = self.upkeep.chore;
+        let stopped = self.go_through().await;
+        if self.left > 0 {
+            let rows = self.left;
+            tracing::info!(
+                ?chore,
+                rows,
+                "left audit rows that others hold, or were faster with"
+            );
+        }
+        if let (1.., Chore::Delete(older_than)) = (self.done, chore) {
+            tracing::info!(rows = self.done, ?older_than, "deleted old audit rows");
+        }
+        stopped.err().and(self.place)
+    }
+
+    async fn go_through(&mut self) -> Result<(), Stopped> {
+        while self.upkeep.health.failing_since().is_none() {
+            let begun = Instant::now();
+            let rows = match self.due(self.place, BATCH).await {
+                Ok(rows) => rows,
+                Err(error) => return Err(self.in_trouble(&error)),
+            };
+            let is_last = rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
+            self.perform_all(rows).await?;
+            if is_last {
+                return Ok(());
+            }
+            sleep(begun.elapsed().max(PAUSE)).await;
+        }
+        Err(Stopped)
+    }
+
+    /// Does the chore to as many at once as the store takes, in their order.
+    async fn perform_all(&mut self, rows: Vec<RowPlace>) -> Result<(), Stopped> {
+        let mut parts = vec![rows];
+        while let Some(mut part) = parts.pop() {
+            let Some(last) = part.last().copied() else {
+                continue;
+            };
+            let ids: Vec<Uuid> = part.iter().map(|row| row.id).collect();
+            match self.perform(&ids).await {
+                Ok(done) => {
+                    self.left += ids.len().saturating_sub(done.len());
+                    self.note(&done);
+                }
+                Err(error) if self.is_of_the_store(&error).await => return Err(self.in_trouble(&error)),
+                Err(_) if ids.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                    continue;
+                }
+                Err(error) => self.pass_over(last.id, &error),
+            }
+            self.place = Some(last);
+            if self.failed == PASSED_OVER {
+                return Err(Stopped);
             }
         }
-    }));
+        Ok(())
+    }
+
+    /// Whether the store itself is away, rather than some row at fault: one row may take too long, or a trigger give any code.
+    async fn is_of_the_store(&self, error: &AuditStoreError) -> bool {
+        matches!(error, AuditStoreError::Unavailable(_))
+            && (self.upkeep.health.failing_since().is_some() || self.due(None, 1).await.is_err())
+    }
+
+    fn note(&mut self, done: &[Uuid]) {
+        self.done += done.len();
+        if let Chore::Settle(_) = self.upkeep.chore {
+            for exec_id in done {
+                tracing::warn!(%exec_id, "settled an audit row that a crash had left running");
+            }
+        }
+    }
+
+    fn pass_over(&mut self, exec_id: Uuid, error: &AuditStoreError) {
+        self.failed += 1;
+        let (chore, cause) = (self.upkeep.chore, chain(error));
+        tracing::error!(?chore, %exec_id, cause, "the audit's upkeep passes over a row that fails");
+    }
+
+    /// The next round tries again; readiness watches the writes.
+    fn in_trouble(&self, error: &AuditStoreError) -> Stopped {
+        let (chore, cause) = (self.upkeep.chore, chain(error));
+        tracing::error!(?chore, cause, "the audit's upkeep can't go on for now");
+        Stopped
+    }
+
+    async fn due(&self, after: Option<RowPlace>, limit: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
+        in_time(self.upkeep.store.due(self.upkeep.chore, after, limit)).await
+    }
+
+    async fn perform(&self, ids: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        in_time(self.upkeep.store.perform(self.upkeep.chore, ids)).await
+    }
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, AuditStoreError>>) -> Result<T, AuditStoreError> {
+    timeout(DEADLINE, asking)
+        .await
+        .unwrap_or_else(|elapsed| Err(AuditStoreError::Unavailable(elapsed.into())))
 }

@@ -1,7 +1,12 @@
 //! The audit around execs: two halves apart, outages, rows of other tries, upkeep.
 
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
 use super::*;
-use crate::audit::Half;
+use crate::audit::{AuditStoreError, Chore, Half, RowPlace};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -239,46 +244,147 @@ fn a_sweep_that_fails_is_tried_in_the_next_round() {
     });
 }
 
+/// So many rows, the oldest first.
+fn rows(count: u32) -> BTreeSet<RowPlace> {
+    let place = |number: u32| RowPlace {
+        created_at: OffsetDateTime::UNIX_EPOCH + SECOND * number,
+        id: Uuid::from_u128(number.into()),
+    };
+    (0..count).map(place).collect()
+}
+
+const RETAIN: Duration = Duration::from_secs(86_400);
+
+/// A rig that looks for old rows every minute.
+fn upkeep_rig() -> Rig {
+    let settings = EngineSettings {
+        retain: Some(RETAIN),
+        sweep_interval: 60 * SECOND,
+        ..EngineSettings::default()
+    };
+    Rig::with(world(), settings)
+}
+
 #[test]
 fn old_rows_are_deleted_in_small_batches_with_pauses() {
     paused(async {
-        let retain = Duration::from_secs(86_400);
-        let settings = EngineSettings {
-            retain: Some(retain),
-            sweep_interval: 60 * SECOND,
-            ..EngineSettings::default()
+        let rig = upkeep_rig();
+        let left = || rig.store.old_rows.lock().unwrap().len();
+        let deletions = || -> Vec<usize> {
+            let chores = rig.store.chores.lock().unwrap();
+            assert!(chores.iter().all(|(chore, _)| *chore == Chore::Delete(RETAIN)));
+            chores.iter().map(|(_, rows)| *rows).collect()
         };
-        let rig = Rig::with(world(), settings);
-        rig.store.old_rows.store(2_500, Relaxed);
-        let deletions = || rig.store.deletions.lock().unwrap().clone();
+        *rig.store.old_rows.lock().unwrap() = rows(2_500);
         tokio::time::sleep(Duration::from_millis(1_400)).await;
         assert_eq!(
             deletions(),
-            [(1_000, retain)],
+            [1_000],
             "each takes half a second, so does the pause"
         );
         tokio::time::sleep(10 * SECOND).await;
         assert_eq!(
             deletions(),
-            [(1_000, retain), (1_000, retain), (500, retain)],
+            [1_000, 1_000, 500],
             "until less than a batch is left"
         );
         // An outage ends the round, and the next goes on.
-        rig.store.old_rows.store(1_500, Relaxed);
+        *rig.store.old_rows.lock().unwrap() = rows(1_500);
         rig.store.is_away.store(true, Relaxed);
         tokio::time::sleep(60 * SECOND).await;
-        assert_eq!(rig.store.old_rows.load(Relaxed), 1_500);
+        assert_eq!(left(), 1_500);
         rig.store.is_away.store(false, Relaxed);
         tokio::time::sleep(60 * SECOND).await;
-        assert_eq!(rig.store.old_rows.load(Relaxed), 0);
-        let calls = deletions().len();
-        tokio::time::sleep(60 * SECOND).await;
-        assert_eq!(deletions().len(), calls + 1, "one look a round");
+        assert_eq!(left(), 0);
         // Deleting would work, and writing does not.
+        *rig.store.old_rows.lock().unwrap() = rows(1);
         *rig.store.hangs_for.lock().unwrap() = Some(Half::Begin);
         rig.run("true").await;
         tokio::time::sleep(60 * SECOND).await;
-        assert_eq!(deletions().len(), calls + 1, "it waits until rows can be written");
+        assert_eq!(left(), 1, "it waits until rows can be written");
+    });
+}
+
+#[test]
+fn a_backlog_of_orphans_is_settled_in_batches() {
+    paused(async {
+        let rig = Rig::new(world());
+        *rig.store.orphans.lock().unwrap() = rows(2_500);
+        tokio::time::sleep(30 * SECOND).await;
+        let settle = Chore::Settle(EngineSettings::default().settle_after);
+        assert_eq!(
+            *rig.store.chores.lock().unwrap(),
+            [(settle, 1_000), (settle, 1_000), (settle, 500)]
+        );
+        assert!(rig.store.orphans.lock().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn rows_that_fail_keep_no_others_waiting() {
+    paused(async {
+        for refusal in [
+            AuditStoreError::Rejected as fn(_) -> _,
+            AuditStoreError::Failed,
+            AuditStoreError::Unavailable,
+        ] {
+            let rig = upkeep_rig();
+            let all: Vec<_> = rows(2_500).into_iter().collect();
+            let refused: BTreeSet<_> = [0, 7, 999, 1_000, 2_499].map(|number| all[number]).into();
+            rig.store
+                .refused
+                .lock()
+                .unwrap()
+                .extend(refused.iter().map(|row| (row.id, refusal)));
+            for due in [&rig.store.orphans, &rig.store.old_rows] {
+                *due.lock().unwrap() = all.iter().copied().collect();
+            }
+            tokio::time::sleep(300 * SECOND).await;
+            for due in [&rig.store.orphans, &rig.store.old_rows] {
+                assert_eq!(*due.lock().unwrap(), refused);
+            }
+            // They are tried again, and not for ever.
+            rig.store.refused.lock().unwrap().clear();
+            tokio::time::sleep(300 * SECOND).await;
+            for due in [&rig.store.orphans, &rig.store.old_rows] {
+                assert!(due.lock().unwrap().is_empty());
+            }
+        }
+    });
+}
+
+/// A workspace that may not be touched, say, whose rows are the oldest.
+#[test]
+fn however_many_rows_fail_the_others_have_their_turn() {
+    paused(async {
+        let rig = upkeep_rig();
+        let refused = rows(40);
+        let refusal = AuditStoreError::Rejected as fn(_) -> _;
+        rig.store
+            .refused
+            .lock()
+            .unwrap()
+            .extend(refused.iter().map(|row| (row.id, refusal)));
+        *rig.store.old_rows.lock().unwrap() = rows(1_200);
+        tokio::time::sleep(59 * SECOND).await;
+        let first_round = rig.store.chores.lock().unwrap().len();
+        assert!(first_round < 60, "{first_round} statements in a round");
+        assert_eq!(rig.store.old_rows.lock().unwrap().len(), 1_200);
+        tokio::time::sleep(180 * SECOND).await;
+        assert_eq!(*rig.store.old_rows.lock().unwrap(), refused);
+    });
+}
+
+#[test]
+fn a_store_that_is_away_is_not_asked_for_each_row() {
+    paused(async {
+        let rig = upkeep_rig();
+        *rig.store.old_rows.lock().unwrap() = rows(1_000);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // While the first batch is under way.
+        rig.store.is_away.store(true, Relaxed);
+        tokio::time::sleep(59 * SECOND).await;
+        assert_eq!(rig.store.chores.lock().unwrap().len(), 1);
     });
 }
 
@@ -286,8 +392,8 @@ fn old_rows_are_deleted_in_small_batches_with_pauses() {
 fn nothing_is_deleted_unless_it_is_asked_for() {
     paused(async {
         let rig = Rig::new(world());
-        rig.store.old_rows.store(1, Relaxed);
+        *rig.store.old_rows.lock().unwrap() = rows(1);
         tokio::time::sleep(600 * SECOND).await;
-        assert!(rig.store.deletions.lock().unwrap().is_empty());
+        assert_eq!(rig.store.old_rows.lock().unwrap().len(), 1);
     });
 }

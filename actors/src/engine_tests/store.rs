@@ -1,15 +1,16 @@
 //! A store in memory that knows whose row is whose, and can be away, hang, panic or forget to answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use crate::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
+use crate::tunnel::Source;
 
 #[derive(Default)]
 pub(super) struct Store {
@@ -25,13 +26,20 @@ pub(super) struct Store {
     /// So many writes are committed and not acknowledged.
     pub(super) lost_answers: AtomicUsize,
     pub(super) sweeps: AtomicUsize,
+    /// Rows that are left to settle.
+    pub(super) orphans: Mutex<BTreeSet<RowPlace>>,
     /// Old rows that are left to delete.
-    pub(super) old_rows: AtomicU64,
-    /// Sizes of the deletions, and the age that was asked for.
-    pub(super) deletions: Mutex<Vec<(u64, Duration)>>,
+    pub(super) old_rows: Mutex<BTreeSet<RowPlace>>,
+    /// What was tried with how many rows.
+    pub(super) chores: Mutex<Vec<(Chore, usize)>>,
+    /// Rows that neither can be done to, and how that is told.
+    pub(super) refused: Mutex<HashMap<Uuid, Refusal>>,
     /// Deletions under way; two at once fail.
     pub(super) deleting: Deleting,
 }
+
+/// How a refusal is told.
+pub(super) type Refusal = fn(Source) -> AuditStoreError;
 
 /// A place for one.
 pub(super) struct Deleting(Semaphore);
@@ -43,6 +51,13 @@ impl Default for Deleting {
 }
 
 impl Store {
+    fn due_for(&self, chore: Chore) -> &Mutex<BTreeSet<RowPlace>> {
+        match chore {
+            Chore::Settle(_) => &self.orphans,
+            Chore::Delete(_) => &self.old_rows,
+        }
+    }
+
     fn commit(&self, half: Half, rows: &[AuditRow]) -> Vec<Uuid> {
         let mut kept = self.rows.lock().unwrap();
         let mut taken = Vec::new();
@@ -87,27 +102,45 @@ impl AuditStore for Store {
         Ok(taken)
     }
 
-    async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
-        self.sweeps.fetch_add(1, Ordering::Relaxed);
-        assert!(
-            !self.panics.swap(false, Ordering::Relaxed),
-            "a sweep that panics, as it should"
-        );
+    async fn due(
+        &self,
+        chore: Chore,
+        after: Option<RowPlace>,
+        limit: u32,
+    ) -> Result<Vec<RowPlace>, AuditStoreError> {
+        if let Chore::Settle(_) = chore {
+            self.sweeps.fetch_add(1, Ordering::Relaxed);
+            assert!(
+                !self.panics.swap(false, Ordering::Relaxed),
+                "a sweep that panics, as it should"
+            );
+        }
         if self.is_away.load(Ordering::Relaxed) {
             return Err(AuditStoreError::Unavailable("away".into()));
         }
-        Ok(Vec::new())
+        let due = self.due_for(chore).lock().unwrap();
+        let rows = due.iter().filter(|row| Some(**row) > after);
+        Ok(rows.take(limit as usize).copied().collect())
     }
 
-    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError> {
-        let _alone = self.deleting.0.try_acquire().expect("never two at once");
+    async fn perform(&self, chore: Chore, ids: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        let alone = match chore {
+            Chore::Settle(_) => None,
+            Chore::Delete(_) => Some(self.deleting.0.try_acquire().expect("never two at once")),
+        };
         tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(alone);
+        self.chores.lock().unwrap().push((chore, ids.len()));
         if self.is_away.load(Ordering::Relaxed) {
             return Err(AuditStoreError::Unavailable("away".into()));
         }
-        let deleted = u64::from(limit).min(self.old_rows.load(Ordering::Relaxed));
-        self.old_rows.fetch_sub(deleted, Ordering::Relaxed);
-        self.deletions.lock().unwrap().push((deleted, age));
-        Ok(deleted)
+        let refusals = self.refused.lock().unwrap().clone();
+        if let Some(refusal) = ids.iter().find_map(|id| refusals.get(id)) {
+            return Err(refusal("a row that is refused".into()));
+        }
+        let mut due = self.due_for(chore).lock().unwrap();
+        let before = due.clone();
+        due.retain(|row| !ids.contains(&row.id));
+        Ok(before.difference(&due).map(|row| row.id).collect())
     }
 }

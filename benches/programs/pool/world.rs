@@ -5,10 +5,9 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use adit::aws::{AwsConnection, AwsOptions, InstanceDialer};
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
 use adit_actors::clock::Clock;
 use adit_actors::engine::Boundaries;
 use adit_actors::instance::{EndpointHint, InstanceKey, InstanceTarget};
@@ -159,11 +158,11 @@ impl AuditStore for Around {
         Ok(Vec::new())
     }
 
-    async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
+    async fn due(&self, _: Chore, _: Option<RowPlace>, _: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
         Ok(Vec::new())
     }
 
-    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
-        Ok(0)
+    async fn perform(&self, _: Chore, _: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        Ok(Vec::new())
     }
 }

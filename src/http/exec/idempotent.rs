@@ -20,6 +20,11 @@ use crate::http::problem::{Problem, ProblemCode};
 /// running; to lose again, the winner must have failed meanwhile and a third request have been faster.
 const RACES: u32 = 3;
 
+const LOST_EACH_RACE: &str =
+    "other requests with this idempotency key were faster each time; nothing of this one has run";
+
+const NOT_FINAL: &str = "the exec with this idempotency key has ended, and its final row is not written yet";
+
 /// Whose exec answers a request.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -49,9 +54,7 @@ impl Earlier {
     pub(crate) fn into_response(self, form: Form) -> HttpResponse {
         let response = match self.answer {
             EarlierAnswer::Replay(exec) => answer::replay(exec, form),
-            EarlierAnswer::InProgress(exec) => Problem::new(ProblemCode::ExecInProgress)
-                .with_member("exec", exec.into())
-                .into_response(),
+            EarlierAnswer::InProgress(exec) => in_progress(exec).into_response(),
             EarlierAnswer::Mismatch => Problem::new(ProblemCode::IdempotencyMismatch).into_response(),
         };
         answer::with_headers(response, self.exec_id)
@@ -91,7 +94,18 @@ pub(crate) async fn take_turn(
         };
         return Ok(Turn::Earlier(Earlier { exec_id, answer }));
     }
-    Err(Problem::new(ProblemCode::ExecInProgress))
+    Err(Problem::new(ProblemCode::ExecInProgress).with_detail(LOST_EACH_RACE))
+}
+
+/// The row decides what a replay says, so an exec that has ended is not replayed before its row is final.
+fn in_progress(exec: ExecObject) -> Problem {
+    let problem = Problem::new(ProblemCode::ExecInProgress);
+    let problem = if stored::has_ended(&exec) {
+        problem.with_detail(NOT_FINAL)
+    } else {
+        problem
+    };
+    problem.with_member("exec", exec.into())
 }
 
 /// The attempt that counts, and its exec's id.
@@ -120,4 +134,32 @@ async fn find_attempt(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_actors::audit::RowStatus;
+    use serde_json::{Value, json};
+
+    use super::in_progress;
+    use crate::http::exec::stored::of_row;
+    use crate::http::test_support::stored;
+
+    #[test]
+    fn an_exec_that_has_ended_is_not_said_to_go_on() {
+        for (state, detail) in [
+            ("running", "has begun, and its end is not known yet"),
+            ("ended", "has ended, and its final row is not written yet"),
+        ] {
+            let mut exec = of_row(&stored(RowStatus::Running, None));
+            exec.insert("state".to_owned(), json!(state));
+            let (_, body) = in_progress(exec).into_parts();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (&problem["code"], &problem["exec"]["state"]),
+                (&json!("exec_in_progress"), &json!(state))
+            );
+            assert!(problem["detail"].as_str().unwrap().ends_with(detail), "{problem}");
+        }
+    }
 }

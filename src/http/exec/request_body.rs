@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use adit_actors::exec::request::MAX_STDIN_BYTES;
 use adit_actors::exec::{ExecRequest, ExecRequestParts, InvalidRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +14,10 @@ use serde_json::error::Category;
 
 use crate::http::problem::{Problem, ProblemCode};
 
-/// Longest detail of a problem: serde quotes what it found, which may be most of the body.
+/// Longest detail of a problem, but for the field's name: serde quotes what it found, which may be most of the body.
 const MAX_DETAIL: usize = 300;
+/// Longest name of a field in a detail. Callers may name a variable, or a field that does not exist, as they like.
+const MAX_NAME: usize = 64;
 
 /// A valid body.
 #[derive(Debug)]
@@ -61,9 +64,7 @@ impl Fields {
                 return Err(Problem::invalid("`stdin` and `stdin_b64` can't both be given"));
             }
             (Some(text), None) => Bytes::from(text),
-            (None, Some(base64)) => STANDARD.decode(base64).map(Bytes::from).map_err(|_| {
-                Problem::invalid("`stdin_b64` is not base64 (RFC 4648 section 4, with padding)")
-            })?,
+            (None, Some(base64)) => decode_stdin(&base64)?,
             (None, None) => Bytes::new(),
         };
         Ok(ExecRequestParts {
@@ -76,28 +77,48 @@ impl Fields {
     }
 }
 
+/// Its length is checked here, where it is known by which name it was sent.
+fn decode_stdin(base64: &str) -> Result<Bytes, Problem> {
+    let stdin = STANDARD
+        .decode(base64)
+        .map_err(|_| Problem::invalid("`stdin_b64` is not base64 (RFC 4648 section 4, with padding)"))?;
+    if stdin.len() > MAX_STDIN_BYTES {
+        return Err(Problem::invalid("`stdin_b64` is longer than 1,048,576 bytes"));
+    }
+    Ok(stdin.into())
+}
+
 fn refused(error: InvalidRequest) -> Problem {
-    let code = match error {
-        InvalidRequest::Field { .. } => ProblemCode::InvalidRequest,
-        InvalidRequest::CommandTooLong { .. } => ProblemCode::CmdTooLong,
-    };
-    Problem::new(code).with_detail(shorten(&error.to_string()))
+    match error {
+        InvalidRequest::Field { field, problem } => {
+            Problem::invalid(format!("`{}` {problem}", shorten(&field, MAX_NAME)))
+        }
+        InvalidRequest::CommandTooLong { .. } => {
+            Problem::new(ProblemCode::CmdTooLong).with_detail(error.to_string())
+        }
+    }
 }
 
 fn invalid_json(path: &str, error: &serde_json::Error) -> Problem {
-    let detail = match error.classify() {
-        Category::Data if path == "." => error.to_string(),
-        Category::Data => format!("`{path}`: {error}"),
-        Category::Syntax | Category::Eof | Category::Io => format!("the body is not valid JSON: {error}"),
-    };
-    Problem::invalid(shorten(&detail))
+    let error_text = shorten(&error.to_string(), MAX_DETAIL);
+    Problem::invalid(match error.classify() {
+        Category::Data if path == "." => error_text,
+        Category::Data => format!("`{}`: {error_text}", shorten(path, MAX_NAME)),
+        Category::Syntax | Category::Eof | Category::Io => {
+            format!("the body is not valid JSON: {error_text}")
+        }
+    })
 }
 
-fn shorten(detail: &str) -> String {
-    if detail.chars().count() <= MAX_DETAIL {
-        return detail.to_owned();
+/// Leaves out what is in the middle: what is wrong stands before what was quoted, and what was expected behind it.
+fn shorten(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
     }
-    detail.chars().take(MAX_DETAIL).chain("...".chars()).collect()
+    let half = most / 2;
+    let (first, last) = (text.chars().take(half), text.chars().skip(count - half));
+    first.chain("...".chars()).chain(last).collect()
 }
 
 /// `cmd`. Stops at the first word too many, so that a body of millions of words costs no memory.

@@ -1,3 +1,5 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -47,6 +49,9 @@ fn good_bodies_pass() {
 
 #[test]
 fn bad_bodies_are_refused_and_the_detail_names_what_is_wrong() {
+    let too_much = STANDARD.encode(vec![b'x'; 1_048_577]);
+    let in_base64 = json!({ "cmd": ["a"], "stdin_b64": too_much }).to_string();
+    let as_text = json!({ "cmd": ["a"], "stdin": "x".repeat(1_048_577) }).to_string();
     let many_words = json!({ "cmd": vec!["x"; 1_025] }).to_string();
     let table = [
         (r#"{"cmd":"ls -l"}"#, "`cmd`: must be an array of strings"),
@@ -79,6 +84,8 @@ fn bad_bodies_are_refused_and_the_detail_names_what_is_wrong() {
             "`stdin` and `stdin_b64`",
         ),
         (r#"{"cmd":["a"],"stdin_b64":"x"}"#, "`stdin_b64`"),
+        (&in_base64, "`stdin_b64` is longer than 1,048,576 bytes"),
+        (&as_text, "`stdin` is longer than 1,048,576 bytes"),
         (r#"{"cmd":["a"],"announce":"yes"}"#, "`announce`"),
         (r#"[["a"]]"#, "JSON object"),
         ("\"x\"", "JSON object"),
@@ -100,11 +107,40 @@ fn bad_bodies_are_refused_and_the_detail_names_what_is_wrong() {
 }
 
 #[test]
-fn details_stay_short() {
-    let body = json!({ "cmd": ["a"], "env": "x".repeat(100_000) }).to_string();
-    assert!(problem(&body)["detail"].as_str().unwrap().len() < 400);
-    let body = json!({ "cmd": ["a"], "x".repeat(100_000): 1 }).to_string();
-    assert!(problem(&body)["detail"].as_str().unwrap().len() < 400);
+fn details_stay_short_and_say_why() {
+    let long = "x".repeat(100_000);
+    for (body, reasons) in [
+        (
+            json!({ "cmd": ["a"], "env": long }),
+            ["`env`: invalid type: string", "expected"],
+        ),
+        (
+            json!({ "cmd": ["a"], long.clone(): 1 }),
+            ["unknown field `xxx", "expected one of `cmd`, `timeout_s`"],
+        ),
+        (
+            json!({ "cmd": ["a"], "env": { format!("{long}-"): "1" } }),
+            ["`env.xxx", "` is not a name of the form"],
+        ),
+        (
+            json!({ "cmd": ["a"], "env": { long.clone(): 1 } }),
+            ["`env.xxx", "`: invalid type: integer `1`, expected a string"],
+        ),
+    ] {
+        let problem = problem(&body.to_string());
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.len() < 400, "{detail}");
+        assert!(reasons.iter().all(|reason| detail.contains(reason)), "{detail}");
+    }
+    let twice = format!(r#"{{"cmd":["a"],"env":{{"{long}":"1","{long}":"2"}}}}"#);
+    let problem = problem(&twice);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("x` stands there twice"),
+        "{problem}"
+    );
 }
 
 proptest! {

@@ -1,9 +1,11 @@
 //! Idempotency-Key over rows that are there: which attempt counts, and what its row says.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use adit_actors::audit::{AuditRow, Half, RowStatus};
+use adit_actors::audit::{AuditRow, Chore, Half, RowStatus};
+use adit_actors::clock::Clock;
 use adit_actors::exec::{EndedBy, Exec, Outcome, Ran};
 use serde_json::{Value, json};
 
@@ -74,7 +76,8 @@ async fn a_key_that_another_process_runs_or_lost_is_in_progress_until_its_row_is
     );
     assert_eq!(other.headers["adit-exec-id"], row.id.to_string().as_str());
 
-    assert_eq!(house.service.store.sweep(Duration::ZERO).await.unwrap(), [row.id]);
+    let (store, settle) = (&house.service.store, Chore::Settle(Duration::ZERO));
+    assert_eq!(store.perform(settle, &[row.id]).await.unwrap(), [row.id]);
     let replay = house.exec_under_key(TRUE).await;
     assert_eq!(replay.status, 200);
     assert_eq!(replay.headers["idempotent-replayed"], "true");
@@ -91,6 +94,42 @@ async fn a_key_that_another_process_runs_or_lost_is_in_progress_until_its_row_is
     ] {
         assert_eq!(frame[member], value, "{member}: {frame}");
     }
+    assert_eq!(house.service.dispatched(), (0, 0));
+    house.service.stop().await;
+}
+
+#[actix_web::test]
+async fn a_key_outlives_the_age_of_its_failed_attempts() {
+    let house = House::new().await;
+    let day = Duration::from_secs(86_400);
+    let now = Clock::system().now();
+    let attempt = |number, days| AuditRow {
+        id: key().exec_id(house.workspace, number),
+        body_hmac: Some(hmac_of(TRUE)),
+        created_at: now - day * days,
+        ..house.begun()
+    };
+    house.write_ended(attempt(0, 9), RowStatus::Error, failed()).await;
+    let ran = house.write_ended(attempt(1, 1), RowStatus::Ok, exited(0)).await;
+    let due = house.service.store.due(Chore::Delete(7 * day), None, 100);
+    assert_eq!(due.await.unwrap(), []);
+    let replay = house.exec_under_key(TRUE).await;
+    assert_eq!(replay.status, 200);
+    assert_eq!(replay.headers["idempotent-replayed"], "true");
+    assert_eq!(replay.headers["adit-exec-id"], ran.id.to_string().as_str());
+    assert_eq!(house.service.dispatched(), (0, 0));
+    house.service.stop().await;
+}
+
+#[actix_web::test]
+async fn who_loses_every_race_for_a_key_hears_that_nothing_ran() {
+    let house = House::new().await;
+    house.service.rows.1.store(true, Ordering::Relaxed);
+    let answer = house.exec_under_key(TRUE).await;
+    assert_eq!((answer.status, answer.code().as_str()), (409, "exec_in_progress"));
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("nothing of this one has run"), "{detail}");
+    assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(house.service.dispatched(), (0, 0));
     house.service.stop().await;
 }

@@ -10,12 +10,12 @@ mod limits;
 mod operators;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Boundaries, Engine, EngineSettings};
 use adit_actors::instance::InstanceTarget;
@@ -77,11 +77,17 @@ impl Locator for Aws {
 
 /// Keeps each row as it was written last.
 #[derive(Default)]
-struct Rows(Mutex<Vec<AuditRow>>);
+struct Rows(Mutex<Vec<AuditRow>>, OthersAreFaster);
+
+/// Whether each id that is begun has just become another try's.
+type OthersAreFaster = AtomicBool;
 
 #[async_trait]
 impl AuditStore for Rows {
     async fn write(&self, _: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Ok(rows.iter().map(|row| row.id).collect());
+        }
         let mut kept = self.0.lock().expect("no test panics in here");
         for row in rows {
             kept.retain(|other| other.id != row.id);
@@ -90,12 +96,12 @@ impl AuditStore for Rows {
         Ok(Vec::new())
     }
 
-    async fn sweep(&self, _: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
+    async fn due(&self, _: Chore, _: Option<RowPlace>, _: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
         Ok(Vec::new())
     }
 
-    async fn delete_ended(&self, _: Duration, _: u32) -> Result<u64, AuditStoreError> {
-        Ok(0)
+    async fn perform(&self, _: Chore, _: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        Ok(Vec::new())
     }
 }
 

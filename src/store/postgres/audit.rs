@@ -1,8 +1,6 @@
 //! Audit rows in PostgreSQL: a batch is one statement, and therefore one transaction.
 
-use std::time::Duration;
-
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
 use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -76,10 +74,50 @@ const PROBE: &str = concat!(
     $probe$"
 );
 
-/// What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
+/// Still running, and begun more than `$1` seconds ago.
+macro_rules! is_orphan {
+    () => {
+        "activity_type = 'exec' AND status = 'running' AND created_at < now() - make_interval(secs => $1)"
+    };
+}
+
+/// Ended, and begun more than `$1` seconds ago. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay
+/// until the last is old: a key's attempts are counted from the first, so without that one the command would run again.
+macro_rules! is_expired {
+    () => {
+        "activity_type = 'exec' AND status <> 'running' AND created_at < now() - make_interval(secs => $1)
+          AND NOT EXISTS (
+              SELECT FROM activity_logs AS later
+              WHERE later.activity_type = 'exec' AND later.adit_body_hmac = old.adit_body_hmac
+                AND later.workspace_id = old.workspace_id
+                AND (later.status = 'running' OR later.created_at >= now() - make_interval(secs => $1)))"
+    };
+}
+
+/// Of `old`: `$2` and `$3` time and id of the row to go on after, `$4` how many.
+macro_rules! due {
+    ($condition:expr) => {
+        concat!(
+            "
+    SELECT created_at, id FROM activity_logs AS old
+    WHERE ",
+            $condition,
+            "
+      AND (created_at, id) > ($2, $3)
+    ORDER BY created_at, id LIMIT $4"
+        )
+    };
+}
+
+pub(super) const ORPHANS: &str = due!(is_orphan!());
+
+pub(super) const EXPIRED: &str = due!(is_expired!());
+
+/// `$2` ids. What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
 /// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`). A row that another
 /// replica's sweep or a late finish holds is theirs.
-pub(super) const SWEEP: &str = r#"
+pub(super) const SETTLE: &str = concat!(
+    r#"
     UPDATE activity_logs SET
         status = 'error',
         summary = CASE WHEN summary LIKE '%: running'
@@ -93,19 +131,23 @@ pub(super) const SWEEP: &str = r#"
             'timeout_s', request_body -> 'timeout_s', 'streams', NULL, 'kill', NULL, 'tunnel', NULL,
             'timing_ms', NULL, 'audit', jsonb_build_object('id', id, 'committed', true), 'aws_request_ids', NULL)
     WHERE id IN (
-        SELECT id FROM activity_logs
-        WHERE activity_type = 'exec' AND status = 'running' AND created_at < now() - make_interval(secs => $1)
+        SELECT id FROM activity_logs WHERE id = ANY($2) AND "#,
+    is_orphan!(),
+    "
         FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id"#;
+    RETURNING id"
+);
 
-/// `$1` seconds ago, `$2` how many.
-pub(super) const DELETE_ENDED: &str = "
+/// `$2` ids.
+pub(super) const DELETE: &str = concat!(
+    "
     DELETE FROM activity_logs WHERE id IN (
-        SELECT id FROM activity_logs
-        WHERE activity_type = 'exec' AND status <> 'running' AND created_at < now() - make_interval(secs => $1)
-        ORDER BY created_at, id LIMIT $2
-        FOR UPDATE SKIP LOCKED)
-    RETURNING id";
+        SELECT id FROM activity_logs AS old WHERE id = ANY($2) AND ",
+    is_expired!(),
+    "
+        FOR UPDATE OF old SKIP LOCKED)
+    RETURNING id"
+);
 
 #[async_trait]
 impl AuditStore for PostgresStore {
@@ -123,19 +165,37 @@ impl AuditStore for PostgresStore {
         Ok(audit_rows::owned_by_others(rows, &written))
     }
 
-    async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
-        let statement = || sqlx::query(SWEEP).bind(older_than.as_secs_f64());
-        ids(self.upkeep.rows(statement).await)
-    }
-
-    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError> {
+    async fn due(
+        &self,
+        chore: Chore,
+        after: Option<RowPlace>,
+        limit: u32,
+    ) -> Result<Vec<RowPlace>, AuditStoreError> {
+        let (sql, age) = match chore {
+            Chore::Settle(age) => (ORPHANS, age),
+            Chore::Delete(age) => (EXPIRED, age),
+        };
+        let after = after.unwrap_or(audit_rows::BEFORE_ALL);
         let statement = || {
-            sqlx::query(DELETE_ENDED)
+            sqlx::query(sql)
                 .bind(age.as_secs_f64())
+                .bind(after.created_at)
+                .bind(after.id)
                 .bind(i64::from(limit))
         };
-        let deleted = ids(self.upkeep.rows(statement).await)?;
-        Ok(u64::try_from(deleted.len()).unwrap_or(u64::MAX))
+        let found = self.upkeep.rows(statement).await;
+        found
+            .and_then(|rows| rows.iter().map(audit_rows::place).collect())
+            .map_err(failure::audit)
+    }
+
+    async fn perform(&self, chore: Chore, ids: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        let (sql, age) = match chore {
+            Chore::Settle(age) => (SETTLE, age),
+            Chore::Delete(age) => (DELETE, age),
+        };
+        let statement = || sqlx::query(sql).bind(age.as_secs_f64()).bind(ids);
+        self::ids(self.upkeep.rows(statement).await)
     }
 }
 

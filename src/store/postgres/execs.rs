@@ -1,6 +1,5 @@
 //! Execs in PostgreSQL, read back from their audit rows.
 
-use adit_actors::audit::RowStatus;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
@@ -29,14 +28,13 @@ pub(super) async fn list(store: &PostgresStore, query: &ExecQuery) -> Result<Vec
         .map_err(|error| unavailable("list execs", error))
 }
 
-/// All six parameters are bound, whichever of them the text names. It is planned anew each time: a plan for all values
+/// All five parameters are bound, whichever of them the text names. It is planned anew each time: a plan for all values
 /// would take any two times for neighbours, and sort what lies between them.
 fn statement(query: &ExecQuery) -> Statement<'static> {
     let (after_time, after_id) = query.after.unzip();
     // The text is put together from constants.
-    sqlx::query(AssertSqlSafe(query.statement()))
+    sqlx::query(AssertSqlSafe(query.statement("")))
         .bind(query.workspace_id)
-        .bind(query.status.map(RowStatus::as_str))
         .bind(query.since)
         .bind(after_time)
         .bind(after_id)

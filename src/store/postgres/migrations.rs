@@ -70,10 +70,7 @@ pub(super) async fn migrate_with(
     wait_for_turn(&mut connection, patience.other).await?;
     let migrator = migrator();
     let before = applied(&mut connection).await?;
-    match history::check(&before, &migrator) {
-        Ok(()) | Err(ConnectError::NotMigrated { .. }) => {}
-        Err(error) => return Err(error),
-    }
+    history::missing(&before, &migrator)?;
     for migration in migrator.iter() {
         if before.iter().any(|applied| applied.version == migration.version) {
             continue;
@@ -187,7 +184,7 @@ fn is_lock_timeout(error: &MigrateError) -> bool {
         .is_some_and(|code| code == LOCK_NOT_AVAILABLE)
 }
 
-/// Fails unless the database has exactly the migrations of this version.
+/// Fails unless the database has the migrations of this version.
 pub(super) async fn check(options: &PgConnectOptions) -> Result<(), ConnectError> {
     let mut connection = connect(options.clone()).await?;
     let applied = applied(&mut connection).await?;

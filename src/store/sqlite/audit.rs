@@ -1,8 +1,6 @@
 //! Audit rows in SQLite: a batch is one statement, and therefore one transaction.
 
-use std::time::Duration;
-
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Half, RowStatus};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace, RowStatus};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
@@ -38,9 +36,61 @@ const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflict!());
 /// the disk is full.
 const COMMIT_NOTHING: &str = "PRAGMA user_version = 0";
 
-/// What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
+/// Still running, and begun longer ago than `?1`.
+macro_rules! is_orphan {
+    () => {
+        "activity_type = 'exec' AND status = 'running' AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)"
+    };
+}
+
+/// Ended, and begun longer ago than `?1`. The attempts of one Idempotency-Key in one workspace have one HMAC. All of them stay
+/// until the last is old: a key's attempts are counted from the first, so without that one the command would run again.
+macro_rules! is_expired {
+    () => {
+        "activity_type = 'exec' AND status <> 'running'
+          AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
+          AND NOT EXISTS (
+              SELECT 1 FROM activity_logs AS later
+              WHERE later.activity_type = 'exec' AND later.adit_body_hmac = old.adit_body_hmac
+                AND later.workspace_id = old.workspace_id
+                AND (later.status = 'running'
+                     OR later.created_at >= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)))"
+    };
+}
+
+/// SQLite thinks that half of the execs run, and would rather read all of them in the order that is asked for.
+macro_rules! by_running {
+    () => {
+        " INDEXED BY activity_logs_adit_running"
+    };
+}
+pub(super) use by_running;
+
+/// Of `old`: `?2` and `?3` time and id of the row to go on after, `?4` how many.
+macro_rules! due {
+    ($index:expr, $condition:expr) => {
+        concat!(
+            "
+    SELECT created_at, id FROM activity_logs AS old",
+            $index,
+            "
+    WHERE ",
+            $condition,
+            "
+      AND (created_at, id) > (?2, ?3)
+    ORDER BY created_at, id LIMIT ?4"
+        )
+    };
+}
+
+pub(super) const ORPHANS: &str = due!(by_running!(), is_orphan!());
+
+pub(super) const EXPIRED: &str = due!("", is_expired!());
+
+/// `?2` ids. What nobody knows any more (output, duration, timing) is null in the settled `Exec`: a zero would be a claim.
 /// The summary's words are those of a final row that knows no end (`audit_row` of `adit-actors`).
-pub(super) const SWEEP: &str = "
+pub(super) const SETTLE: &str = concat!(
+    "
     UPDATE activity_logs SET
         status = 'error',
         summary = CASE WHEN summary LIKE '%: running'
@@ -52,17 +102,21 @@ pub(super) const SWEEP: &str = "
             'exit_code', NULL, 'signal', NULL, 'error', NULL, 'started_at', created_at, 'duration_ms', NULL,
             'timeout_s', request_body ->> 'timeout_s', 'streams', NULL, 'kill', NULL, 'tunnel', NULL,
             'timing_ms', NULL, 'audit', json_object('id', id, 'committed', json('true')), 'aws_request_ids', NULL)
-    WHERE activity_type = 'exec' AND status = 'running'
-      AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
-    RETURNING id";
+    WHERE id IN (SELECT value FROM json_each(?2)) AND ",
+    is_orphan!(),
+    "
+    RETURNING id"
+);
 
-/// `?1` how long ago, `?2` how many.
-pub(super) const DELETE_ENDED: &str = "
-    DELETE FROM activity_logs WHERE id IN (
-        SELECT id FROM activity_logs
-        WHERE activity_type = 'exec' AND status <> 'running'
-          AND created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?1)
-        ORDER BY created_at, id LIMIT ?2)";
+/// `?2` ids.
+pub(super) const DELETE: &str = concat!(
+    "
+    DELETE FROM activity_logs AS old
+    WHERE id IN (SELECT value FROM json_each(?2)) AND ",
+    is_expired!(),
+    "
+    RETURNING id"
+);
 
 /// One row as the statement reads it. Absent members become NULL.
 #[derive(Serialize)]
@@ -98,10 +152,13 @@ impl<'a> Parameters<'a> {
             response_body: row.response_body.as_ref(),
             duration_ms: row.duration_ms,
             error_detail: row.error_detail.as_deref(),
-            created_at: timestamp::to_text(row.created_at)
-                .map_err(|error| AuditStoreError::Rejected(error.into()))?,
+            created_at: text(row.created_at)?,
         })
     }
+}
+
+fn text(time: OffsetDateTime) -> Result<String, AuditStoreError> {
+    timestamp::to_text(time).map_err(|error| AuditStoreError::Rejected(error.into()))
 }
 
 /// JSON has no bytes.
@@ -120,21 +177,37 @@ impl AuditStore for SqliteStore {
         Ok(audit_rows::owned_by_others(rows, &written))
     }
 
-    async fn sweep(&self, older_than: Duration) -> Result<Vec<Uuid>, AuditStoreError> {
-        ids(sqlx::query(SWEEP)
-            .bind(modifier(older_than))
-            .fetch_all(&self.writer)
-            .await)
+    async fn due(
+        &self,
+        chore: Chore,
+        after: Option<RowPlace>,
+        limit: u32,
+    ) -> Result<Vec<RowPlace>, AuditStoreError> {
+        let (sql, age) = match chore {
+            Chore::Settle(age) => (ORPHANS, age),
+            Chore::Delete(age) => (EXPIRED, age),
+        };
+        let after = after.unwrap_or(audit_rows::BEFORE_ALL);
+        let found = sqlx::query(sql)
+            .bind(modifier(age))
+            .bind(text(after.created_at)?)
+            .bind(after.id.hyphenated())
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await;
+        found
+            .and_then(|rows| rows.iter().map(audit_rows::place).collect())
+            .map_err(failure::audit)
     }
 
-    async fn delete_ended(&self, age: Duration, limit: u32) -> Result<u64, AuditStoreError> {
-        let deleted = sqlx::query(DELETE_ENDED)
-            .bind(modifier(age))
-            .bind(limit)
-            .execute(&self.writer)
-            .await
-            .map_err(failure::audit)?;
-        Ok(deleted.rows_affected())
+    async fn perform(&self, chore: Chore, ids: &[Uuid]) -> Result<Vec<Uuid>, AuditStoreError> {
+        let (sql, age) = match chore {
+            Chore::Settle(age) => (SETTLE, age),
+            Chore::Delete(age) => (DELETE, age),
+        };
+        let listed = serde_json::to_string(ids).map_err(|error| AuditStoreError::Rejected(error.into()))?;
+        let statement = sqlx::query(sql).bind(modifier(age)).bind(listed);
+        self::ids(statement.fetch_all(&self.writer).await)
     }
 }
 

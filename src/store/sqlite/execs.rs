@@ -1,9 +1,11 @@
 //! Execs in SQLite, read back from their audit rows.
 
+use adit_actors::audit::RowStatus;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqlitePool;
 use uuid::Uuid;
 
+use super::audit::by_running;
 use crate::store::execs::SHOW;
 use crate::store::failure::unavailable;
 use crate::store::{ExecQuery, StoreError, StoredExec, timestamp};
@@ -28,6 +30,13 @@ pub(super) async fn list(pool: &SqlitePool, query: &ExecQuery) -> Result<Vec<Sto
         .map_err(|error| unavailable("list execs", error))
 }
 
+pub(super) fn statement(query: &ExecQuery) -> String {
+    query.statement(match query.status {
+        Some(RowStatus::Running) => by_running!(),
+        Some(RowStatus::Ok | RowStatus::Error | RowStatus::Timeout) | None => "",
+    })
+}
+
 async fn fetch(pool: &SqlitePool, query: &ExecQuery) -> Result<Vec<StoredExec>, sqlx::Error> {
     let (after_time, after_id) = query.after.unzip();
     let text = |time: Option<_>| {
@@ -36,9 +45,8 @@ async fn fetch(pool: &SqlitePool, query: &ExecQuery) -> Result<Vec<StoredExec>, 
             .map_err(|error| sqlx::Error::Encode(error.into()))
     };
     // The text is put together from constants.
-    let rows = sqlx::query(AssertSqlSafe(query.statement()))
+    let rows = sqlx::query(AssertSqlSafe(statement(query)))
         .bind(query.workspace_id.map(Uuid::hyphenated))
-        .bind(query.status.map(adit_actors::audit::RowStatus::as_str))
         .bind(text(query.since)?)
         .bind(text(after_time)?)
         .bind(after_id.map(Uuid::hyphenated))

@@ -12,7 +12,8 @@ use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
 use super::accounts::AUTHORIZE;
-use super::audit::{DELETE_ENDED, SWEEP};
+use super::audit::{DELETE, EXPIRED, ORPHANS, SETTLE};
+use super::execs::statement;
 use super::{SqliteStore, connect_options, migrate, pool};
 use crate::store::execs::SHOW;
 use crate::store::suite::{Activity, Database, Harness, defaults, running, store_suite, workspace};
@@ -96,15 +97,31 @@ async fn migrations_are_applied_once_and_missed_by_name() {
     assert_eq!(crate::store::migrate(&url).await.unwrap(), 0);
     connect(&url, 2, defaults()).await.unwrap().ping().await.unwrap();
 
-    sqlx::query("UPDATE adit_migrations SET checksum = x'00' WHERE version = 2")
-        .execute(&empty)
-        .await
-        .unwrap();
-    let refused = connect(&url, 2, defaults()).await.err().unwrap();
-    assert!(
-        matches!(refused, ConnectError::ForeignMigration { version: 2 }),
-        "{refused:?}"
-    );
+    // A newer version has been here first.
+    let execute = async |statement| sqlx::query(statement).execute(&empty).await.unwrap();
+    execute(
+        "INSERT INTO adit_migrations (version, description, success, checksum, execution_time)
+         VALUES (1000, 'newer', true, x'00', 0)",
+    )
+    .await;
+    connect(&url, 2, defaults()).await.unwrap().ping().await.unwrap();
+    assert_eq!(crate::store::migrate(&url).await.unwrap(), 0);
+
+    for (foreign, version) in [
+        ("UPDATE adit_migrations SET checksum = x'00' WHERE version = 2", 2),
+        ("UPDATE adit_migrations SET version = 0 WHERE version = 2", 0),
+    ] {
+        execute(foreign).await;
+        for refused in [
+            connect(&url, 2, defaults()).await.err().unwrap(),
+            crate::store::migrate(&url).await.unwrap_err(),
+        ] {
+            assert!(
+                matches!(refused, ConnectError::ForeignMigration { version: found } if found == version),
+                "{refused:?}"
+            );
+        }
+    }
 }
 
 /// What a `kill -9` leaves: the database file and a write-ahead log that nobody has merged into it. Copying both
@@ -185,25 +202,42 @@ async fn no_statement_reads_or_sorts_all_rows() {
         uuid::Uuid::nil(),
     ));
     let lists = [None, Some(uuid::Uuid::nil())].map(|workspace_id| {
-        [None, place].map(|after| ExecQuery {
-            workspace_id,
-            status: Some(RowStatus::Ok),
-            since: place.unzip().0,
-            after,
-            limit: 50,
+        [None, place].map(|after| {
+            RowStatus::ALL.map(|status| ExecQuery {
+                workspace_id,
+                status: Some(status),
+                since: place.unzip().0,
+                after,
+                limit: 50,
+            })
         })
     });
-    let lists = lists.iter().flatten().map(ExecQuery::statement);
-    let others = [SHOW, AUTHORIZE, SWEEP, DELETE_ENDED].map(str::to_owned);
+    let lists = lists.iter().flatten().flatten().map(statement);
+    let others = [SHOW, AUTHORIZE, ORPHANS, SETTLE, EXPIRED, DELETE].map(str::to_owned);
     for statement in lists.chain(others) {
         let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
         let plan = sqlx::query(explain).fetch_all(&store.writer).await.unwrap();
         let plan: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
         let plan = plan.join("\n");
         assert!(
-            !plan.contains("SCAN activity_logs") && !plan.contains("TEMP B-TREE"),
+            !plan.contains("SCAN activity_logs")
+                && !plan.contains("SCAN old")
+                && !plan.contains("TEMP B-TREE FOR ORDER BY"),
             "{statement}\n{plan}"
         );
+        // Of a status that few have only those that have it.
+        for (status, index) in [
+            ("error", "failures"),
+            ("timeout", "failures"),
+            ("running", "running"),
+        ] {
+            let is_asked_for = statement.contains(&format!("AND status = '{status}'"));
+            let is_by_id = plan.contains("(id=?)");
+            assert!(
+                !is_asked_for || is_by_id || plan.contains(index),
+                "{statement}\n{plan}"
+            );
+        }
     }
 }
 

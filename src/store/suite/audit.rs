@@ -1,20 +1,20 @@
-//! Audit rows: written whole or not at all, never doubled, never another writer's, and settled when orphaned.
+//! Audit rows: written whole or not at all, never doubled, never another writer's.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_actors::audit::{AuditRow, AuditStoreError, Half, RowStatus};
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Activity, Harness, added, issued, running, workspace};
 use crate::store::TokenScope;
 
 /// No row belongs to others.
-const NONE: [Uuid; 0] = [];
+pub(super) const NONE: [Uuid; 0] = [];
 
-fn finished(begun: &AuditRow) -> AuditRow {
+pub(super) fn finished(begun: &AuditRow) -> AuditRow {
     AuditRow {
         status: RowStatus::Ok,
         response_body: Some(json!({"outcome": "exited", "exit_code": 0, "signal": null, "ratio": 0.25})),
@@ -23,12 +23,12 @@ fn finished(begun: &AuditRow) -> AuditRow {
     }
 }
 
-fn aged(mut row: AuditRow, age: Duration) -> AuditRow {
+pub(super) fn aged(mut row: AuditRow, age: Duration) -> AuditRow {
     row.created_at -= age;
     row
 }
 
-async fn statuses(harness: &Harness) -> Vec<(Uuid, String)> {
+pub(super) async fn statuses(harness: &Harness) -> Vec<(Uuid, String)> {
     let rows = harness.database.activities().await;
     rows.into_iter()
         .map(|row| (row.id, row.status.unwrap_or_default()))
@@ -76,7 +76,7 @@ pub(in crate::store) async fn a_batch_is_written_whole(harness: Harness) {
     }
 }
 
-async fn write(harness: &Harness, half: Half, row: &AuditRow) -> Vec<Uuid> {
+pub(super) async fn write(harness: &Harness, half: Half, row: &AuditRow) -> Vec<Uuid> {
     let rows = std::slice::from_ref(row);
     harness.store.write(half, rows).await.unwrap()
 }
@@ -271,139 +271,12 @@ pub(in crate::store) async fn another_writers_row_is_never_touched(harness: Harn
 }
 
 /// A row of another writer, from long ago.
-async fn foreign(harness: &Harness, id: Uuid, workspace_id: Uuid, status: &str) {
+pub(super) async fn foreign(harness: &Harness, id: Uuid, workspace_id: Uuid, status: &str) {
     let insert = format!(
         "INSERT INTO activity_logs (id, workspace_id, activity_type, status, created_at)
          VALUES ('{id}', '{workspace_id}', 'a2a_send', '{status}', '2020-01-01T00:00:00.000000Z')"
     );
     harness.database.execute(&insert).await;
-}
-
-pub(in crate::store) async fn retention_deletes_the_oldest_that_have_ended(harness: Harness) {
-    let id = added(&harness, workspace("mine", None)).await;
-    let day = Duration::from_secs(86_400);
-    let ended: Vec<_> = (1..=5)
-        .map(|days| aged(finished(&running(id)), day * days + day / 2))
-        .collect();
-    let orphan = aged(running(id), day * 40);
-    harness.store.write(Half::Finish, &ended).await.unwrap();
-    write(&harness, Half::Begin, &orphan).await;
-    let other = Uuid::new_v4();
-    foreign(&harness, other, id, "ok").await;
-
-    let left = async || -> Vec<Uuid> { statuses(&harness).await.into_iter().map(|(id, _)| id).collect() };
-    let kept = |youngest: usize| {
-        let mut kept = vec![other, orphan.id];
-        kept.extend(ended[..youngest].iter().rev().map(|row| row.id));
-        kept
-    };
-    assert_eq!(harness.store.delete_ended(day * 6, 10).await.unwrap(), 0);
-    assert_eq!(left().await, kept(5), "young rows stay");
-    assert_eq!(harness.store.delete_ended(day * 2, 0).await.unwrap(), 0);
-    assert_eq!(harness.store.delete_ended(day * 2, 3).await.unwrap(), 3);
-    assert_eq!(left().await, kept(2), "the oldest go first, as many as were said");
-    assert_eq!(harness.store.delete_ended(day * 2, 3).await.unwrap(), 1);
-    assert_eq!(left().await, kept(1));
-    assert_eq!(harness.store.delete_ended(day * 2, 3).await.unwrap(), 0);
-    assert_eq!(
-        left().await,
-        kept(1),
-        "running rows and those of others stay, however old"
-    );
-}
-
-pub(in crate::store) async fn sweep_settles_only_old_running_execs(harness: Harness) {
-    let id = added(&harness, workspace("mine", None)).await;
-    let limit = Duration::from_secs(600);
-    let (older, younger) = (Duration::from_secs(660), Duration::from_secs(540));
-    let orphan = AuditRow {
-        // Only the end of it is the state.
-        summary: "exec déjà: running: running".to_owned(),
-        ..aged(running(id), older)
-    };
-    let fresh = aged(running(id), younger);
-    let ended = aged(finished(&running(id)), older);
-    harness
-        .store
-        .write(Half::Begin, &[orphan.clone(), fresh.clone()])
-        .await
-        .unwrap();
-    write(&harness, Half::Finish, &ended).await;
-    let other = Uuid::new_v4();
-    foreign(&harness, other, id, "running").await;
-
-    assert_eq!(harness.store.sweep(limit).await.unwrap(), [orphan.id]);
-    assert!(
-        harness.store.sweep(limit).await.unwrap().is_empty(),
-        "it is settled once"
-    );
-
-    let rows = harness.database.activities().await;
-    let status = |id| {
-        rows.iter()
-            .find(|row| row.id == id)
-            .unwrap()
-            .status
-            .clone()
-            .unwrap()
-    };
-    assert_eq!(
-        [orphan.id, fresh.id, ended.id, other].map(status),
-        ["error", "running", "ok", "running"].map(str::to_owned)
-    );
-    let settled = rows.iter().find(|row| row.id == orphan.id).unwrap();
-    assert_eq!(settled.request_body, Some(orphan.request_body));
-    assert_eq!(
-        settled.summary.as_deref(),
-        Some("exec déjà: running: ended, how is not known")
-    );
-    assert!(
-        settled
-            .error_detail
-            .as_deref()
-            .is_some_and(|detail| detail.contains("stopped"))
-    );
-    let body = settled.response_body.as_ref().unwrap();
-    for (member, value) in [
-        ("exec_id", json!(orphan.id)),
-        ("state", json!("ended")),
-        ("ran", json!("unknown")),
-        ("outcome", json!("unknown")),
-        ("ended_by", json!("crash")),
-        ("timeout_s", json!(30)),
-        ("exit_code", Value::Null),
-        ("streams", Value::Null),
-        ("duration_ms", Value::Null),
-        ("timing_ms", Value::Null),
-        ("audit", json!({"id": orphan.id, "committed": true})),
-    ] {
-        assert_eq!(body.get(member), Some(&value), "{member}");
-    }
-}
-
-pub(in crate::store) async fn a_late_finish_replaces_what_the_sweep_wrote(harness: Harness) {
-    let id = added(&harness, workspace("mine", None)).await;
-    let begun = aged(running(id), Duration::from_secs(10));
-    write(&harness, Half::Begin, &begun).await;
-    assert_eq!(harness.store.sweep(Duration::ZERO).await.unwrap(), [begun.id]);
-    let another_try = AuditRow {
-        attempt_nonce: Uuid::new_v4(),
-        ..finished(&begun)
-    };
-    assert_eq!(
-        write(&harness, Half::Finish, &another_try).await,
-        [begun.id],
-        "a settled row still belongs to its try"
-    );
-    let finish = finished(&begun);
-    assert_eq!(write(&harness, Half::Finish, &finish).await, NONE);
-    let rows = harness.database.activities().await;
-    assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0].response_body, finish.response_body);
-    assert_eq!(
-        (rows[0].status.as_deref(), &rows[0].error_detail),
-        (Some("ok"), &None)
-    );
 }
 
 pub(in crate::store) async fn concurrent_writers_lose_nothing(harness: Harness) {

@@ -7,10 +7,11 @@ pub(in crate::store) mod audit;
 pub(in crate::store) mod execs;
 pub(in crate::store) mod host_keys;
 pub(in crate::store) mod tokens;
+pub(in crate::store) mod upkeep;
 
 use std::sync::Arc;
 
-use adit_actors::audit::{AuditRow, RowStatus};
+use adit_actors::audit::{AuditRow, AuditStore, Chore, RowStatus};
 use adit_actors::clock::Clock;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -94,9 +95,11 @@ macro_rules! store_suite {
             audit::of_many_tries_at_once_one_gets_the_row,
             audit::a_poisoned_batch_writes_nothing,
             audit::another_writers_row_is_never_touched,
-            audit::sweep_settles_only_old_running_execs,
-            audit::a_late_finish_replaces_what_the_sweep_wrote,
-            audit::retention_deletes_the_oldest_that_have_ended,
+            upkeep::sweep_settles_only_old_running_execs,
+            upkeep::a_late_finish_replaces_what_the_sweep_wrote,
+            upkeep::retention_deletes_the_oldest_that_have_ended,
+            upkeep::rows_are_due_page_by_page,
+            upkeep::retention_keeps_the_attempts_of_a_key_together,
             execs::an_exec_is_read_back_as_it_was_written,
             execs::execs_are_listed_page_by_page,
             tokens::an_expired_token_is_unknown,
@@ -163,6 +166,13 @@ pub(in crate::store) fn running(workspace_id: Uuid) -> AuditRow {
         error_detail: None,
         created_at: Clock::system().now(),
     }
+}
+
+/// Does a chore to the first `limit` rows that it is due for.
+pub(in crate::store) async fn perform(store: &dyn AuditStore, chore: Chore, limit: u32) -> Vec<Uuid> {
+    let due = store.due(chore, None, limit).await.unwrap();
+    let ids: Vec<_> = due.iter().map(|row| row.id).collect();
+    store.perform(chore, &ids).await.unwrap()
 }
 
 async fn added(harness: &Harness, new: NewWorkspace) -> Uuid {

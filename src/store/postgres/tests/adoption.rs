@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_actors::audit::{AuditRow, AuditStore as _, Half, RowStatus};
+use adit_actors::audit::{AuditRow, AuditStore as _, Chore, Half, RowStatus};
 use adit_actors::exec::CallerKind;
 use adit_actors::instance::InstanceKey;
 use adit_actors::tunnel::{HostKey, HostKeys as _};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::database::Database;
 use crate::store::postgres::{PostgresStore, migrate};
-use crate::store::suite::{defaults, running, workspace};
+use crate::store::suite::{defaults, perform, running, workspace};
 use crate::store::{Authorization, ExecQuery, NewToken, Store as _, TokenScope};
 
 const HOST: &str = include_str!("../../../../tests/support/host_platform.sql");
@@ -211,7 +211,7 @@ async fn the_grants_are_enough_and_the_hosts_rows_stay_as_they_are() {
     let as_role = options(&database).options([("role", role.as_str())]);
     let store = PostgresStore::open(&as_role, 2, defaults()).await.unwrap();
     serve(&store).await;
-    assert_eq!(store.delete_ended(Duration::ZERO, 100).await.unwrap(), 2);
+    assert_eq!(perform(&store, Chore::Delete(Duration::ZERO), 100).await.len(), 2);
     store.add_workspace(&workspace("more", None)).await.unwrap_err();
     store.close().await;
 
@@ -239,8 +239,8 @@ async fn serve(store: &PostgresStore) {
     assert!(of_others.unwrap().is_empty());
     assert!(store.write(Half::Finish, &[finish]).await.unwrap().is_empty());
     store.write(Half::Begin, &[]).await.unwrap();
-    let swept = store.sweep(Duration::from_secs(600)).await.unwrap();
-    assert_eq!(swept, [orphan.id]);
+    let settle = Chore::Settle(Duration::from_secs(600));
+    assert_eq!(perform(store, settle, 100).await, [orphan.id]);
     let query = ExecQuery {
         limit: 10,
         ..ExecQuery::default()
