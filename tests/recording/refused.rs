@@ -4,6 +4,7 @@
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::task::JoinHandle;
 
 use crate::load::{Heard, Ledger, Load, ask, client};
 use crate::support::postgres::Database;
@@ -49,6 +50,16 @@ impl World {
         ask(&client(), self.service.address(), who, &body).await
     }
 
+    /// One that runs until the ledger lets it go.
+    async fn holds(&self) -> JoinHandle<Heard> {
+        let before = self.ledger.begun().len();
+        let (address, who) = (self.service.address(), self.site.seed.other_org.clone());
+        let body = json!({"cmd": self.ledger.held_command(), "timeout_s": 120});
+        let held = tokio::spawn(async move { ask(&client(), address, &who, &body).await });
+        wait::until_true("the held one runs", async || self.ledger.begun().len() > before).await;
+        held
+    }
+
     async fn readiness(&self) -> u16 {
         self.service.api.get("/readyz", None).await.status
     }
@@ -73,12 +84,7 @@ async fn others_go_on(trouble: &str, end: &str, final_row_is_written: bool) {
     let mut world = World::start().await;
     let in_trouble = world.site.seed.other_org.id.to_string();
     let statements = |text: &str| text.replace("{workspace}", &in_trouble);
-    let held = {
-        let (address, who) = (world.service.address(), world.site.seed.other_org.clone());
-        let body = json!({"cmd": world.ledger.held_command()});
-        tokio::spawn(async move { ask(&client(), address, &who, &body).await })
-    };
-    wait::until_true("the held one runs", async || !world.ledger.begun().is_empty()).await;
+    let held = world.holds().await;
     world.does(&statements(trouble)).await;
     world.ledger.let_go();
 
@@ -154,12 +160,20 @@ async fn a_table_that_takes_no_row_of_ours_is_no_readiness() {
         "ALTER TABLE activity_logs DROP region",
     );
 
+    let held = world.holds().await;
     world.does(refuse).await;
+    world.ledger.let_go();
+    let held = held.await.unwrap();
+    assert!(
+        held.status == Some(200) && !is_committed(&held),
+        "its end is told and not recorded: {held:?}"
+    );
     let refused = world.asks("exit 0").await;
     assert_eq!(refused.code.as_deref(), Some("audit_unavailable"), "{refused:?}");
     wait::until_true("`/readyz` is red", async || world.readiness().await == 503).await;
     world.does(allow).await;
     wait::until_true("`/readyz` is green", async || world.readiness().await == 200).await;
+    truth::all_final(&world.site.store).await;
 
     world.does(refuse).await;
     let another = world.site.serve().await;
@@ -178,6 +192,6 @@ async fn a_table_that_takes_no_row_of_ours_is_no_readiness() {
         is_committed(&after).then_some(after)
     })
     .await;
-    assert!(world.ledger.begun().len() == 2, "what was refused did not run");
-    println!("{}", world.ends(&[before, refused, after]).await);
+    assert!(world.ledger.begun().len() == 3, "what was refused did not run");
+    println!("{}", world.ends(&[before, held, refused, after]).await);
 }

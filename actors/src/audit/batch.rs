@@ -1,8 +1,9 @@
 //! Group commit as a plain struct: rows of one half in, batches out, each row acknowledged once.
 //!
-//! While one transaction is in flight the next batch gathers; an idle writer commits at once. A batch that fails is
-//! written again in halves until the others are in. A row that fails alone is set aside and tried beside the batches; one
-//! that the store refuses for good is given up.
+//! While one transaction is in flight the next batch gathers; an idle writer commits at once. A batch that the store could
+//! not write is set aside, and its rows are tried beside the next batches. One that it refuses or does not answer is
+//! written again in halves until the others are in; what is refused alone, though any other row would be taken, is given
+//! up.
 //!
 //! Whatever fails is followed by an empty batch, a probe: it tells rows that can't be written from a store that can't
 //! write. While the store fails it is given nothing but probes. So a begin that comes meanwhile is refused with certainty
@@ -61,7 +62,7 @@ pub(crate) enum Effect {
 pub(crate) struct GroupCommit {
     half: Half,
     queue: VecDeque<Pending>,
-    /// Halves of a batch that failed; they go before the queue.
+    /// Halves of a batch that failed, and rows that were set aside and need not be; they go before the queue.
     splits: VecDeque<Vec<Pending>>,
     in_flight: Vec<Pending>,
     /// When the batch in flight was handed over, if one is.
@@ -111,6 +112,7 @@ impl GroupCommit {
             row,
             deadline,
             may_be_there: false,
+            failed_alone: false,
             is_told: false,
         });
         (Some(ticket), self.advance(now))
@@ -133,7 +135,7 @@ impl GroupCommit {
                 let handed_over = self.aside_since.take().unwrap_or(now);
                 if let Some(pending) = self.aside.take_in_flight() {
                     self.observe(&result, false, handed_over, now);
-                    self.row_written(pending, &result, now);
+                    self.row_written(pending, Place::Aside, &result, now);
                 }
             }
         }
@@ -150,29 +152,50 @@ impl GroupCommit {
     }
 
     fn batch_written(&mut self, mut batch: Vec<Pending>, result: &WriteResult, now: Instant) {
-        if batch.len() > 1 && !matches!(result, WriteResult::Committed { .. }) {
-            for pending in &mut batch {
-                pending.may_be_there |= *result == WriteResult::Unavailable;
+        if batch.len() <= 1 || matches!(result, WriteResult::Committed { .. }) {
+            for pending in batch {
+                self.row_written(pending, Place::Batch, result, now);
             }
-            // What was given up meanwhile is settled by its exec's final row.
-            batch.retain(|pending| !pending.is_told);
-            // To the front, so that rows keep their order.
-            let tail = batch.split_off(batch.len() / 2);
-            let halves = [tail, batch].into_iter().filter(|half| !half.is_empty());
-            halves.for_each(|half| self.splits.push_front(half));
             return;
         }
-        for pending in batch {
-            self.row_written(pending, result, now);
+        // What was given up meanwhile is settled by its exec's final row.
+        batch.retain(|pending| !pending.is_told);
+        if *result == WriteResult::Failed {
+            // To find the ones at fault by halves would have the others wait for a lock again and again.
+            for pending in batch {
+                self.aside.add(pending, now);
+            }
+            return;
         }
+        for pending in &mut batch {
+            pending.may_be_there |= *result == WriteResult::Unavailable;
+        }
+        // To the front, so that rows keep their order.
+        let tail = batch.split_off(batch.len() / 2);
+        let halves = [tail, batch].into_iter().filter(|half| !half.is_empty());
+        halves.for_each(|half| self.splits.push_front(half));
     }
 
     /// The verdict of a row, or another try.
-    fn row_written(&mut self, mut pending: Pending, result: &WriteResult, now: Instant) {
-        let workspace_id = pending.row.workspace_id;
+    fn row_written(&mut self, mut pending: Pending, place: Place, result: &WriteResult, now: Instant) {
         let verdict = match result {
-            WriteResult::Committed { taken } if taken.contains(&pending.row.id) => Verdict::Taken,
-            WriteResult::Committed { .. } => Verdict::Committed,
+            WriteResult::Committed { taken } => {
+                let mut free = self.aside.release(&pending, now);
+                while !free.is_empty() {
+                    self.splits.push_back(next_part(&mut free));
+                }
+                if taken.contains(&pending.row.id) {
+                    Verdict::Taken
+                } else {
+                    Verdict::Committed
+                }
+            }
+            // Not before a probe has shown that it is the row, and not the store. What is aside is tried after that; and a
+            // begin need not be: nothing has run.
+            WriteResult::Rejected if place == Place::Batch && self.half == Half::Finish => {
+                self.aside.add_failed(pending, now);
+                return;
+            }
             WriteResult::Rejected => {
                 tracing::error!(exec_id = %pending.row.id, half = ?self.half, "the store refuses this audit row");
                 pending.unwritten()
@@ -193,7 +216,6 @@ impl GroupCommit {
         if !pending.is_told {
             self.effects.push(Effect::Acknowledge(pending.ticket, verdict));
         }
-        self.aside.settled(workspace_id, now);
     }
 
     /// Time has passed: deadlines and retries.
@@ -279,13 +301,16 @@ impl GroupCommit {
     /// The part that goes first, or the oldest rows of the queue, without the rows of workspaces that are set aside.
     fn next_batch(&mut self, now: Instant) -> Vec<Pending> {
         loop {
-            let part = self.splits.pop_front().unwrap_or_else(|| self.gather());
+            let part = self
+                .splits
+                .pop_front()
+                .unwrap_or_else(|| next_part(&mut self.queue));
             if part.is_empty() {
                 return part;
             }
             let (stuck, batch): (Vec<_>, Vec<_>) = part
                 .into_iter()
-                .partition(|pending| self.aside.holds(pending.row.workspace_id));
+                .partition(|pending| self.aside.holds(pending.row.workspace_id, now));
             for pending in stuck {
                 self.aside.add(pending, now);
             }
@@ -293,19 +318,6 @@ impl GroupCommit {
                 return batch;
             }
         }
-    }
-
-    /// The oldest rows, no id twice: two tries of one Idempotency-Key have the same, and one statement can't write a row
-    /// twice (PostgreSQL's ON CONFLICT).
-    fn gather(&mut self) -> Vec<Pending> {
-        let mut ids = HashSet::new();
-        let length = self
-            .queue
-            .iter()
-            .take(BATCH_LIMIT)
-            .take_while(|pending| ids.insert(pending.row.id))
-            .count();
-        self.queue.drain(..length).collect()
     }
 
     fn give_up_late_begins(&mut self, now: Instant) {
@@ -332,6 +344,18 @@ impl GroupCommit {
             effects.push(Effect::Acknowledge(pending.ticket, Verdict::Uncertain));
         }
     }
+}
+
+/// The first rows, no id twice: two tries of one Idempotency-Key have the same, and one statement can't write a row
+/// twice (PostgreSQL's ON CONFLICT).
+fn next_part(rows: &mut VecDeque<Pending>) -> Vec<Pending> {
+    let mut ids = HashSet::new();
+    let length = rows
+        .iter()
+        .take(BATCH_LIMIT)
+        .take_while(|pending| ids.insert(pending.row.id))
+        .count();
+    rows.drain(..length).collect()
 }
 
 #[cfg(test)]

@@ -105,6 +105,22 @@ impl Table {
         names(self.core.wake(self.now))
     }
 
+    /// Fails for this long whatever is set aside, while probes pass.
+    fn fail_aside_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let due = self.next_wake().map_or(end, |due| due.min(end));
+            if self
+                .pass(due - self.now)
+                .iter()
+                .any(|effect| effect.starts_with("aside"))
+            {
+                self.aside(WriteResult::Failed);
+                self.committed();
+            }
+        }
+    }
+
     fn next_wake(&self) -> Option<Instant> {
         self.core.next_wake(self.now)
     }
@@ -168,7 +184,7 @@ async fn whether_the_store_takes_rows_is_asked_first() {
 
 #[tokio::test]
 async fn a_poisoned_batch_is_split_until_the_others_are_in() {
-    let mut table = Table::finishes();
+    let mut table = Table::begins();
     for id in [9, 1, 2, 3, 4] {
         table.submit(id);
     }
@@ -194,6 +210,29 @@ async fn a_poisoned_batch_is_split_until_the_others_are_in() {
     assert!(table.core.is_idle());
 }
 
+/// What ran must not lose its end because the host made a mistake for a minute.
+#[tokio::test]
+async fn a_final_row_is_given_up_only_while_others_would_be_taken() {
+    let mut table = Table::finishes();
+    table.submit(1);
+    assert_eq!(table.written(WriteResult::Rejected), ["write "]);
+    table.fail_for(Duration::from_secs(60));
+    assert_eq!(table.core.unwritten().len(), 1);
+    assert_eq!(table.pass(LONGEST_PAUSE), ["write "]);
+    assert_eq!(table.committed(), ["aside 1"]);
+    assert_eq!(table.aside(COMMITTED), ["ticket 1 Committed"]);
+
+    table.submit(2);
+    assert_eq!(table.written(WriteResult::Rejected), ["write "]);
+    assert_eq!(table.committed(), NOTHING);
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 2"]);
+    assert_eq!(
+        table.aside(WriteResult::Rejected),
+        ["ticket 2 NotWritten", "write "]
+    );
+    assert!(table.core.is_idle());
+}
+
 /// A host that adds a column which no row of ours can fill refuses each by itself, and the service is of no use.
 #[tokio::test]
 async fn a_store_that_refuses_every_row_is_failing() {
@@ -213,46 +252,53 @@ async fn a_store_that_refuses_every_row_is_failing() {
 }
 
 #[tokio::test]
-async fn a_row_that_fails_alone_holds_up_nobody() {
+async fn a_workspace_whose_rows_fail_holds_up_no_other() {
     let mut table = Table::finishes();
-    for (workspace, id) in [(1, 9), (1, 1), (2, 2), (1, 3)] {
+    for (workspace, id) in [(9, 9), (1, 1), (2, 2), (1, 3), (2, 4)] {
         table.submit_of(workspace, id);
     }
-    assert_eq!(table.committed(), ["ticket 1 Committed", "write 1 2 3"]);
+    assert_eq!(table.committed(), ["ticket 1 Committed", "write 1 2 3 4"]);
     assert_eq!(table.written(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), ["write 1"]);
-    assert_eq!(table.written(WriteResult::Failed), ["write "]);
-    assert_eq!(
-        table.committed(),
-        ["write 2"],
-        "3 is of the workspace that is stuck"
-    );
-    assert_eq!(table.submit_of(1, 4), NOTHING);
-    assert_eq!(table.submit_of(3, 5), NOTHING);
-    assert_eq!(table.committed(), ["ticket 3 Committed", "write 5"]);
-    assert_eq!(
-        table.pass(FIRST_PAUSE),
-        ["aside 4"],
-        "beside the batch, first the one that never failed alone"
-    );
+    assert_eq!(table.committed(), ["aside 1"]);
+    assert_eq!(table.submit_of(3, 5), ["write 5"], "others go on beside it");
     assert_eq!(table.committed(), ["ticket 6 Committed"]);
-    assert_eq!(table.submit_of(2, 6), ["write 6"], "the others go on meanwhile");
-    assert_eq!(table.aside(WriteResult::Failed), NOTHING);
-    assert_eq!(table.committed(), ["ticket 7 Committed"]);
-    assert_eq!(table.pass(FIRST_PAUSE), NOTHING, "the pause grows");
-    assert_eq!(table.core.unwritten().len(), 3);
-
-    assert_eq!(table.pass(FIRST_PAUSE), ["aside 3"]);
+    assert_eq!(
+        table.submit_of(1, 6),
+        NOTHING,
+        "whose fault it was is not known yet"
+    );
+    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
+    assert_eq!(table.committed(), ["aside 2"]);
     assert_eq!(
         table.aside(COMMITTED),
-        ["ticket 4 Committed", "aside 1"],
+        ["ticket 3 Committed", "write 4"],
+        "what is free goes with a batch again"
+    );
+    assert_eq!(table.committed(), ["ticket 5 Committed"]);
+    assert_eq!(
+        table.pass(FIRST_PAUSE),
+        ["aside 3"],
+        "first those that never failed alone"
+    );
+    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
+    assert_eq!(table.committed(), NOTHING);
+    assert_eq!(table.pass(FIRST_PAUSE), NOTHING, "the pause grows");
+    assert_eq!(table.submit_of(2, 7), ["write 7"]);
+    assert_eq!(table.committed(), ["ticket 8 Committed"]);
+    assert_eq!(table.core.unwritten().len(), 3);
+    assert_eq!(table.core.failing_since(), None);
+
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 6"]);
+    assert_eq!(
+        table.aside(COMMITTED),
+        ["ticket 7 Committed", "aside 1"],
         "it is free again"
     );
-    assert_eq!(table.aside(COMMITTED), ["ticket 2 Committed", "aside 4"]);
-    assert_eq!(table.aside(COMMITTED), ["ticket 5 Committed"]);
+    assert_eq!(table.submit_of(1, 8), ["write 8"]);
+    assert_eq!(table.aside(COMMITTED), ["ticket 2 Committed", "aside 3"]);
+    assert_eq!(table.aside(COMMITTED), ["ticket 4 Committed"]);
+    assert_eq!(table.committed(), ["ticket 9 Committed"]);
     assert!(table.core.is_idle());
-    assert_eq!(table.submit_of(1, 7), ["write 7"]);
-    assert_eq!(table.core.failing_since(), None);
 }
 
 /// Each of its tries may wait for a lock.
@@ -274,12 +320,46 @@ async fn a_stuck_workspace_rests_longer_each_time() {
         assert_eq!(table.committed(), NOTHING);
     }
     assert_eq!(table.core.failing_since(), None);
-    table.pass(LONGEST_PAUSE);
-    assert_eq!(
-        table.aside(WriteResult::Rejected),
-        ["ticket 1 NotWritten", "write "]
-    );
+}
+
+/// A row that is at fault by itself must not have its workspace's others wait for it.
+#[tokio::test]
+async fn a_row_at_fault_rests_alone_once_others_of_its_workspace_were_taken() {
+    let mut table = Table::finishes();
+    table.submit(1);
+    table.written(WriteResult::Failed);
+    table.committed();
+    table.submit(2);
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 2"]);
+    assert_eq!(table.aside(COMMITTED), ["ticket 2 Committed", "aside 1"]);
+    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
+    assert_eq!(table.committed(), NOTHING);
+    for id in 3..10 {
+        assert_eq!(table.submit(id), [format!("write {id}")]);
+        assert_eq!(
+            table.committed(),
+            [format!("ticket {id} Committed")],
+            "nothing is due"
+        );
+    }
+    assert_eq!(table.core.unwritten(), [Uuid::from_u128(1)]);
+}
+
+/// Or each caller who comes back would make a batch of others fail.
+#[tokio::test]
+async fn a_workspace_that_failed_is_remembered() {
+    let mut table = Table::begins();
+    table.submit_of(1, 1);
+    table.written(WriteResult::Failed);
+    table.committed();
+    table.fail_aside_for(BEGIN_DEADLINE);
     assert!(table.core.is_idle());
+    table.pass(Duration::from_secs(50));
+    assert_eq!(table.submit_of(2, 2), ["write 2"]);
+    assert_eq!(table.submit_of(1, 3), NOTHING);
+    assert_eq!(table.committed(), ["ticket 2 Committed", "aside 3"], "by itself");
+    assert_eq!(table.aside(COMMITTED), ["ticket 3 Committed"]);
+    assert_eq!(table.submit_of(1, 4), ["write 4"]);
 }
 
 #[tokio::test]
@@ -290,10 +370,10 @@ async fn a_begin_that_is_aside_is_given_up_at_its_deadline() {
     }
     assert_eq!(table.written(WriteResult::Failed), ["write "]);
     assert_eq!(table.committed(), NOTHING, "the others are of the same workspace");
-    assert_eq!(table.pass(FIRST_PAUSE), ["aside 3"]);
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 2"]);
     assert_eq!(
         table.pass(BEGIN_DEADLINE - FIRST_PAUSE),
-        ["ticket 2 NotWritten", "ticket 1 NotWritten", "ticket 3 Uncertain"],
+        ["ticket 3 NotWritten", "ticket 1 NotWritten", "ticket 2 Uncertain"],
         "the store said that it did not write the first"
     );
     assert!(!table.core.is_idle(), "the write is still in flight");
@@ -301,7 +381,6 @@ async fn a_begin_that_is_aside_is_given_up_at_its_deadline() {
     assert_eq!(table.committed(), NOTHING);
     assert!(table.core.is_idle());
     assert_eq!(table.next_wake(), None);
-    assert_eq!(table.submit(4), ["write 4"], "nothing is held for it any more");
 }
 
 #[tokio::test]
@@ -361,8 +440,12 @@ async fn a_batch_that_got_no_answer_is_tried_again_in_halves() {
     assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
     assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
     assert_eq!(table.committed(), ["write 2"]);
+    assert_eq!(table.written(WriteResult::Rejected), ["write "]);
+    assert_eq!(table.committed(), NOTHING, "the other is of the same workspace");
+    assert_eq!(table.pass(FIRST_PAUSE), ["aside 3"]);
+    assert_eq!(table.aside(COMMITTED), ["ticket 4 Committed", "aside 2"]);
     assert_eq!(
-        table.written(WriteResult::Rejected),
+        table.aside(WriteResult::Rejected),
         ["ticket 3 Uncertain", "write "]
     );
 }

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The next pause after this one.
+/// The next pause after this one; the first after none.
 pub(super) fn longer(pause: Duration) -> Duration {
-    pause.saturating_mul(2).min(LONGEST_PAUSE)
+    pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Whether the store takes rows.

@@ -29,6 +29,8 @@ pub(super) struct Pending {
     pub(super) deadline: Option<Instant>,
     /// The store did not answer when it was given it.
     pub(super) may_be_there: bool,
+    /// The store could not write it although nothing else was with it.
+    pub(super) failed_alone: bool,
     /// Acknowledged while its write was in flight, at its deadline.
     pub(super) is_told: bool,
 }

@@ -34,8 +34,9 @@ pub(super) const FINISH: &str = concat!(insert!(), audit_rows::finish_on_conflic
 /// Does what a begin and a final row need, by their own statements, for a workspace that is there, and takes it back. What
 /// the host has added to its tables since (a column that must not be null, a check, a trigger) may refuse any row of ours.
 ///
-/// An INSERT of no rows waits for whoever has locked the table, as long as a batch would. After that, a lock can only be
-/// on the workspace that was picked, or it was deleted meanwhile: that says nothing of the others.
+/// It passes where one workspace of a few takes both rows, whatever is wrong with the others: somebody's lock, a rule. They are
+/// those that were served last and some more, in any order, so that no one of them can make every probe late. A lock is
+/// waited for shortly, but that of the table, which an INSERT of no rows meets, for as long as a batch would.
 ///
 /// It commits, for that must reach the disk: a message that goes into the write-ahead log and that nobody reads.
 const PROBE: &str = concat!(
@@ -43,33 +44,45 @@ const PROBE: &str = concat!(
     DECLARE
         row_id CONSTANT UUID := gen_random_uuid();
         picked UUID;
+        state TEXT;
+        problem TEXT;
     BEGIN
         PERFORM pg_logical_emit_message(true, 'adit', 'probe');
         INSERT INTO activity_logs (workspace_id, activity_type) SELECT row_id, 'exec' WHERE false;
-        SELECT id INTO picked FROM workspaces LIMIT 1;
-        IF picked IS NULL THEN
-            RETURN;
-        END IF;
-        BEGIN
-            PERFORM set_config('lock_timeout', '50ms', true);
-            EXECUTE $statement$",
+        PERFORM set_config('lock_timeout', '50ms', true);
+        FOR picked IN
+            SELECT id FROM (
+                (SELECT workspace_id AS id FROM activity_logs WHERE activity_type = 'exec'
+                 ORDER BY created_at DESC, id DESC LIMIT 5)
+                UNION (SELECT id FROM workspaces LIMIT 5)) AS candidates
+            ORDER BY random()
+        LOOP
+            BEGIN
+                EXECUTE $statement$",
     insert!(),
     audit_rows::begin_on_conflict!(),
     "$statement$ USING
-                ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
-                ARRAY['{}'::JSONB], ARRAY[NULL]::JSONB[], ARRAY[NULL]::INTEGER[], ARRAY['running'],
-                ARRAY[NULL]::TEXT[], ARRAY[now()];
-            EXECUTE $statement$",
+                    ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
+                    ARRAY['{}'::JSONB], ARRAY[NULL]::JSONB[], ARRAY[NULL]::INTEGER[], ARRAY['running'],
+                    ARRAY[NULL]::TEXT[], ARRAY[now()];
+                EXECUTE $statement$",
     insert!(),
     audit_rows::finish_on_conflict!(),
     "$statement$ USING
-                ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
-                ARRAY['{}'::JSONB], ARRAY['{}'::JSONB], ARRAY[0], ARRAY['ok'],
-                ARRAY[NULL]::TEXT[], ARRAY[now()];
-            RAISE SQLSTATE 'ADIT0';
-        EXCEPTION
-            WHEN SQLSTATE 'ADIT0' OR lock_not_available OR foreign_key_violation THEN NULL;
-        END;
+                    ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
+                    ARRAY['{}'::JSONB], ARRAY['{}'::JSONB], ARRAY[0], ARRAY['ok'],
+                    ARRAY[NULL]::TEXT[], ARRAY[now()];
+                RAISE SQLSTATE 'ADIT0';
+            EXCEPTION
+                WHEN SQLSTATE 'ADIT0' THEN
+                    RETURN;
+                WHEN OTHERS THEN
+                    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, problem = MESSAGE_TEXT;
+            END;
+        END LOOP;
+        IF state IS NOT NULL THEN
+            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = problem;
+        END IF;
     END
     $probe$"
 );

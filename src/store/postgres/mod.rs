@@ -41,8 +41,12 @@ const UPKEEP_DEADLINE: Duration = Duration::from_secs(30);
 /// Who waits longer for a lock meets a migration of the host platform, and had better try again than hold others up.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A batch waits less: one that holds a row of a locked workspace is halved until the others are in, at most eight times.
-const AUDIT_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+/// A batch waits less for a lock, which somebody has on one workspace most often, and the others wait with it.
+const AUDIT_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The server gives a batch up before the deadline, the commit apart, so that it is certain that nothing was written. A host's
+/// trigger may be slow.
+const AUDIT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One for the batches of a half, one for the row that is tried beside them.
 const AUDIT_CONNECTIONS: u32 = 2;
@@ -70,14 +74,19 @@ impl PostgresStore {
         defaults: TargetDefaults,
     ) -> Result<Self, ConnectError> {
         migrations::check(options).await?;
-        let lane = |count, deadline, lock_timeout| {
-            Connections::new(session(options.clone(), deadline, lock_timeout), count, deadline)
+        let lane = |count, deadline| {
+            let options = session(options.clone(), deadline, LOCK_TIMEOUT);
+            Connections::new(options, count, deadline)
+        };
+        let audit = || {
+            let options = session(options.clone(), AUDIT_STATEMENT_TIMEOUT, AUDIT_LOCK_TIMEOUT);
+            Connections::new(options, AUDIT_CONNECTIONS, AUDIT_DEADLINE)
         };
         Ok(Self {
-            begins: lane(AUDIT_CONNECTIONS, AUDIT_DEADLINE, AUDIT_LOCK_TIMEOUT),
-            finishes: lane(AUDIT_CONNECTIONS, AUDIT_DEADLINE, AUDIT_LOCK_TIMEOUT),
-            upkeep: lane(1, UPKEEP_DEADLINE, LOCK_TIMEOUT),
-            requests: lane(connections, REQUEST_DEADLINE, LOCK_TIMEOUT),
+            begins: audit(),
+            finishes: audit(),
+            upkeep: lane(1, UPKEEP_DEADLINE),
+            requests: lane(connections, REQUEST_DEADLINE),
             defaults,
         })
     }
@@ -86,12 +95,19 @@ impl PostgresStore {
 /// What holds in a session, whatever the server's own defaults are. A commit must be on disk when it is acknowledged. The
 /// server, too, gives up what nobody waits for any more. Adit's indexes give every order that is asked for; PostgreSQL
 /// would sometimes rather sort what it finds by one of the host's, among the rows of all other writers.
-fn session(options: PgConnectOptions, deadline: Duration, lock_timeout: Duration) -> PgConnectOptions {
+fn session(
+    options: PgConnectOptions,
+    statement_timeout: Duration,
+    lock_timeout: Duration,
+) -> PgConnectOptions {
     let options = options.options([
         ("synchronous_commit", "on".to_owned()),
-        ("statement_timeout", milliseconds(deadline)),
+        ("statement_timeout", milliseconds(statement_timeout)),
         ("lock_timeout", milliseconds(lock_timeout)),
-        ("idle_in_transaction_session_timeout", milliseconds(deadline)),
+        (
+            "idle_in_transaction_session_timeout",
+            milliseconds(statement_timeout),
+        ),
         ("enable_incremental_sort", "off".to_owned()),
     ]);
     named(options)

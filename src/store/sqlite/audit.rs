@@ -212,7 +212,8 @@ impl AuditStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Does what a begin and a final row need, for a workspace that is there, and takes it back.
+    /// Does what a begin and a final row need, for a workspace that is there, and takes it back. Nobody but Adit has rules for
+    /// its rows here, so any workspace will do.
     async fn probe(&self) -> Result<(), AuditStoreError> {
         let mut transaction = self
             .writer

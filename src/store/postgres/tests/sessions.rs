@@ -40,8 +40,8 @@ async fn commits_are_durable_whatever_the_database_says() {
     set_default(&database, "synchronous_commit = off").await;
     let store = opened(&database).await;
     for (lane, deadline, lock_timeout) in [
-        (&store.begins, "4500ms", "500ms"),
-        (&store.finishes, "4500ms", "500ms"),
+        (&store.begins, "2s", "100ms"),
+        (&store.finishes, "2s", "100ms"),
         (&store.upkeep, "30s", "2s"),
         (&store.requests, "3s", "2s"),
     ] {
@@ -171,21 +171,29 @@ async fn a_probe_tells_whether_any_row_could_be_written() {
     assert!(!probe("a trigger for ended ones").await);
     execute(&mut connection, "DROP TRIGGER fail ON activity_logs".to_owned()).await;
 
+    let other = crate::store::suite::workspace("other", None);
+    store.add_workspace(&other).await.unwrap();
+    let against_one = format!("NEW.workspace_id = '{}'", workspace.id);
+    fail_with(&mut connection, "P0001", &against_one).await;
+    for _ in 0..8 {
+        assert!(
+            probe("a trigger against one workspace").await,
+            "whichever is tried first"
+        );
+    }
+    execute(&mut connection, "DROP TRIGGER fail ON activity_logs".to_owned()).await;
     let hold = format!(
         "BEGIN; SELECT 1 FROM workspaces WHERE id = '{}' FOR UPDATE",
         workspace.id
     );
-    execute(&mut connection, hold).await;
-    assert!(
-        probe("one workspace is locked").await,
-        "which says nothing of the others"
-    );
-    execute(
-        &mut connection,
-        "ROLLBACK; BEGIN; LOCK TABLE activity_logs".to_owned(),
-    )
-    .await;
-    assert!(!probe("all rows are locked").await);
+    for (hold, passes) in [
+        (hold.as_str(), true),
+        ("ROLLBACK; BEGIN; SELECT 1 FROM workspaces FOR UPDATE", false),
+        ("ROLLBACK; BEGIN; LOCK TABLE activity_logs", false),
+    ] {
+        execute(&mut connection, hold.to_owned()).await;
+        assert_eq!(probe(hold).await, passes, "{hold}");
+    }
     execute(&mut connection, "ROLLBACK".to_owned()).await;
 
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM activity_logs")
