@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use adit_actors::audit::{AuditRow, AuditStoreError, RowPlace};
+use adit_actors::audit::{AuditRow, AuditStoreError, DueRow};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -44,16 +44,18 @@ macro_rules! finish_on_conflict {
 pub(super) use {begin_on_conflict, finish_on_conflict};
 
 /// No exec was admitted so early.
-pub(super) const BEFORE_ALL: RowPlace = RowPlace {
+pub(super) const BEFORE_ALL: DueRow = DueRow {
     created_at: OffsetDateTime::UNIX_EPOCH,
     id: Uuid::nil(),
+    workspace_id: Uuid::nil(),
 };
 
-/// The place of a row of which `created_at` and `id` were selected.
-pub(super) fn place(row: &impl Columns) -> Result<RowPlace, sqlx::Error> {
-    Ok(RowPlace {
+/// A row of which `created_at`, `id` and `workspace_id` were selected.
+pub(super) fn due_row(row: &impl Columns) -> Result<DueRow, sqlx::Error> {
+    Ok(DueRow {
         created_at: required("created_at", row.time("created_at"))?,
         id: required("id", row.uuid("id"))?,
+        workspace_id: required("workspace_id", row.uuid("workspace_id"))?,
     })
 }
 

@@ -10,5 +10,5 @@ mod upkeep;
 
 pub(crate) use actor::{Audit, AuditSettings};
 pub(crate) use pending::Verdict;
-pub use store::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace, RowStatus};
+pub use store::{AuditRow, AuditStore, AuditStoreError, Chore, DueRow, Half, RowStatus};
 pub(crate) use upkeep::UpkeepSettings;

@@ -111,13 +111,15 @@ pub enum Chore {
     Delete(Duration),
 }
 
-/// Where a row stands among others: rows are dealt with in this order.
+/// A row that a chore is due for. They are dealt with in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RowPlace {
+pub struct DueRow {
     /// When its exec was admitted.
     pub created_at: OffsetDateTime,
     /// Its id.
     pub id: Uuid,
+    /// Whose it is.
+    pub workspace_id: Uuid,
 }
 
 /// Where audit rows are kept. The two halves are written independently: a burst of one must not hold up the other.
@@ -132,16 +134,16 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditStoreError`] says whether trying again can help.
     async fn write(&self, half: Half, rows: &[AuditRow]) -> Result<Vec<Uuid>, AuditStoreError>;
 
-    /// The first `limit` rows after the place `after` that `chore` is due for, the oldest first.
+    /// The first `limit` rows after the row `after` that `chore` is due for, the oldest first.
     ///
     /// # Errors
     /// [`AuditStoreError::Unavailable`] when the store can't be reached.
     async fn due(
         &self,
         chore: Chore,
-        after: Option<RowPlace>,
+        after: Option<DueRow>,
         limit: u32,
-    ) -> Result<Vec<RowPlace>, AuditStoreError>;
+    ) -> Result<Vec<DueRow>, AuditStoreError>;
 
     /// Does `chore` to those of the rows `ids` that it is due for, in one transaction, and returns their ids. Rows that
     /// others hold locked are left as they are where the store can tell.

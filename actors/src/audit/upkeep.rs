@@ -2,8 +2,10 @@
 //! asked for. Neither goes through the queues of the writes.
 //!
 //! Each is a chore, done in rounds. A round goes through the rows that are due, a batch at a time. A batch that fails while the
-//! store answers is halved until the rows at fault are alone, and these are passed over: no row keeps the others waiting.
+//! store answers is halved until a row at fault is alone. Its workspace is passed over for the rest of the round: the host may
+//! have a rule against it, and no workspace keeps the others waiting.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use super::actor::Health;
-use super::store::{AuditStore, AuditStoreError, Chore, RowPlace};
+use super::store::{AuditStore, AuditStoreError, Chore, DueRow};
 use crate::tunnel::chain;
 
 /// Rows in one batch: its locks are held for a few milliseconds, and an hour's rows of a busy service take a minute.
@@ -21,8 +23,8 @@ const BATCH: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for one statement; its indexes make it a matter of milliseconds.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Rows that a round passes over because they fail. Each costs some statements and a line in the log; the next round goes on
-/// behind them.
+/// Workspaces that a round passes over because a row of theirs fails. Each costs some statements and a line in the log; the next
+/// round goes on behind the last.
 const PASSED_OVER: usize = 16;
 
 /// When rows are settled and deleted.
@@ -86,29 +88,31 @@ impl Upkeep {
 struct Round {
     upkeep: Upkeep,
     /// All rows up to this one have been dealt with, or passed over.
-    place: Option<RowPlace>,
+    place: Option<DueRow>,
     done: usize,
-    failed: usize,
+    /// Workspaces.
+    passed_over: HashSet<Uuid>,
     /// Others held them, or were faster.
     left: usize,
 }
 
-/// A round ends before its last row: the store is in trouble, or too many rows fail. What is left is done by the next.
+/// A round ends before its last row: the store is in trouble, or too many workspaces' rows fail. What is left is done by the
+/// next.
 struct Stopped;
 
 impl Round {
-    fn new(upkeep: Upkeep, from: Option<RowPlace>) -> Self {
+    fn new(upkeep: Upkeep, from: Option<DueRow>) -> Self {
         Self {
             upkeep,
             place: from,
             done: 0,
-            failed: 0,
+            passed_over: HashSet::new(),
             left: 0,
         }
     }
 
     /// Returns where the next round begins: at the beginning, unless this one stopped.
-    async fn run(mut self) -> Option<RowPlace> {
+    async fn run(mut self) -> Option<DueRow> {
         let chore = self.upkeep.chore;
         let stopped = self.go_through().await;
         if self.left > 0 {
@@ -143,9 +147,11 @@ impl Round {
     }
 
     /// Does the chore to as many at once as the store takes, in their order.
-    async fn perform_all(&mut self, rows: Vec<RowPlace>) -> Result<(), Stopped> {
+    async fn perform_all(&mut self, rows: Vec<DueRow>) -> Result<(), Stopped> {
+        let last_of_all = rows.last().copied();
         let mut parts = vec![rows];
         while let Some(mut part) = parts.pop() {
+            part.retain(|row| !self.passed_over.contains(&row.workspace_id));
             let Some(last) = part.last().copied() else {
                 continue;
             };
@@ -161,13 +167,14 @@ impl Round {
                     parts.extend([second, part]);
                     continue;
                 }
-                Err(error) => self.pass_over(last.id, &error),
+                Err(error) => self.pass_over(last, &error),
             }
             self.place = Some(last);
-            if self.failed == PASSED_OVER {
+            if self.passed_over.len() == PASSED_OVER {
                 return Err(Stopped);
             }
         }
+        self.place = last_of_all.or(self.place);
         Ok(())
     }
 
@@ -186,10 +193,16 @@ impl Round {
         }
     }
 
-    fn pass_over(&mut self, exec_id: Uuid, error: &AuditStoreError) {
-        self.failed += 1;
+    fn pass_over(&mut self, row: DueRow, error: &AuditStoreError) {
+        self.passed_over.insert(row.workspace_id);
         let (chore, cause) = (self.upkeep.chore, chain(error));
-        tracing::error!(?chore, %exec_id, cause, "the audit's upkeep passes over a row that fails");
+        tracing::error!(
+            ?chore,
+            exec_id = %row.id,
+            workspace_id = %row.workspace_id,
+            cause,
+            "the audit's upkeep passes over a workspace of which a row fails"
+        );
     }
 
     /// The next round tries again; readiness watches the writes.
@@ -199,7 +212,7 @@ impl Round {
         Stopped
     }
 
-    async fn due(&self, after: Option<RowPlace>, limit: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
+    async fn due(&self, after: Option<DueRow>, limit: u32) -> Result<Vec<DueRow>, AuditStoreError> {
         in_time(self.upkeep.store.due(self.upkeep.chore, after, limit)).await
     }
 

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::audit::{AuditStoreError, Chore, Half, RowPlace};
+use crate::audit::{AuditStoreError, Chore, DueRow, Half};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -244,13 +244,14 @@ fn a_sweep_that_fails_is_tried_in_the_next_round() {
     });
 }
 
-/// So many rows, the oldest first.
-fn rows(count: u32) -> BTreeSet<RowPlace> {
-    let place = |number: u32| RowPlace {
+/// So many rows, the oldest first, each of another workspace.
+fn rows(count: u32) -> BTreeSet<DueRow> {
+    let row = |number: u32| DueRow {
         created_at: OffsetDateTime::UNIX_EPOCH + SECOND * number,
         id: Uuid::from_u128(number.into()),
+        workspace_id: Uuid::from_u128(number.into()),
     };
-    (0..count).map(place).collect()
+    (0..count).map(row).collect()
 }
 
 const RETAIN: Duration = Duration::from_secs(86_400);
@@ -353,7 +354,34 @@ fn rows_that_fail_keep_no_others_waiting() {
     });
 }
 
-/// A workspace that may not be touched, say, whose rows are the oldest.
+/// As by a legal hold on one tenant.
+#[test]
+fn a_workspace_that_may_not_be_touched_costs_the_others_nothing() {
+    paused(async {
+        let rig = upkeep_rig();
+        let of = |workspace: u128| {
+            let with = move |row: DueRow| DueRow {
+                workspace_id: Uuid::from_u128(workspace),
+                ..row
+            };
+            rows(4_000)
+                .into_iter()
+                .filter(move |row| row.id.as_u128() % 2 == workspace)
+                .map(with)
+        };
+        let refused: BTreeSet<_> = of(0).collect();
+        let refusal = AuditStoreError::Failed as fn(_) -> _;
+        rig.store
+            .refused
+            .lock()
+            .unwrap()
+            .extend(refused.iter().map(|row| (row.id, refusal)));
+        *rig.store.old_rows.lock().unwrap() = of(0).chain(of(1)).collect();
+        tokio::time::sleep(59 * SECOND).await;
+        assert_eq!(*rig.store.old_rows.lock().unwrap(), refused, "in one round");
+    });
+}
+
 #[test]
 fn however_many_rows_fail_the_others_have_their_turn() {
     paused(async {

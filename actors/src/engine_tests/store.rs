@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
+use crate::audit::{AuditRow, AuditStore, AuditStoreError, Chore, DueRow, Half};
 use crate::tunnel::Source;
 
 #[derive(Default)]
@@ -27,9 +27,9 @@ pub(super) struct Store {
     pub(super) lost_answers: AtomicUsize,
     pub(super) sweeps: AtomicUsize,
     /// Rows that are left to settle.
-    pub(super) orphans: Mutex<BTreeSet<RowPlace>>,
+    pub(super) orphans: Mutex<BTreeSet<DueRow>>,
     /// Old rows that are left to delete.
-    pub(super) old_rows: Mutex<BTreeSet<RowPlace>>,
+    pub(super) old_rows: Mutex<BTreeSet<DueRow>>,
     /// What was tried with how many rows.
     pub(super) chores: Mutex<Vec<(Chore, usize)>>,
     /// Rows that neither can be done to, and how that is told.
@@ -51,7 +51,7 @@ impl Default for Deleting {
 }
 
 impl Store {
-    fn due_for(&self, chore: Chore) -> &Mutex<BTreeSet<RowPlace>> {
+    fn due_for(&self, chore: Chore) -> &Mutex<BTreeSet<DueRow>> {
         match chore {
             Chore::Settle(_) => &self.orphans,
             Chore::Delete(_) => &self.old_rows,
@@ -105,9 +105,9 @@ impl AuditStore for Store {
     async fn due(
         &self,
         chore: Chore,
-        after: Option<RowPlace>,
+        after: Option<DueRow>,
         limit: u32,
-    ) -> Result<Vec<RowPlace>, AuditStoreError> {
+    ) -> Result<Vec<DueRow>, AuditStoreError> {
         if let Chore::Settle(_) = chore {
             self.sweeps.fetch_add(1, Ordering::Relaxed);
             assert!(

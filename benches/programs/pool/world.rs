@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adit::aws::{AwsConnection, AwsOptions, InstanceDialer};
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, DueRow, Half};
 use adit_actors::clock::Clock;
 use adit_actors::engine::Boundaries;
 use adit_actors::instance::{EndpointHint, InstanceKey, InstanceTarget};
@@ -158,7 +158,7 @@ impl AuditStore for Around {
         Ok(Vec::new())
     }
 
-    async fn due(&self, _: Chore, _: Option<RowPlace>, _: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
+    async fn due(&self, _: Chore, _: Option<DueRow>, _: u32) -> Result<Vec<DueRow>, AuditStoreError> {
         Ok(Vec::new())
     }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, DueRow, Half};
 use adit_actors::clock::Clock;
 use adit_actors::engine::{Boundaries, Engine, EngineSettings};
 use adit_actors::instance::InstanceTarget;
@@ -96,7 +96,7 @@ impl AuditStore for Rows {
         Ok(Vec::new())
     }
 
-    async fn due(&self, _: Chore, _: Option<RowPlace>, _: u32) -> Result<Vec<RowPlace>, AuditStoreError> {
+    async fn due(&self, _: Chore, _: Option<DueRow>, _: u32) -> Result<Vec<DueRow>, AuditStoreError> {
         Ok(Vec::new())
     }
 

@@ -1,6 +1,6 @@
 //! Audit rows in PostgreSQL: a batch is one statement, and therefore one transaction.
 
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, DueRow, Half};
 use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -72,6 +72,8 @@ const PROBE: &str = concat!(
                     ARRAY[row_id], ARRAY[row_id], ARRAY[NULL]::BYTEA[], ARRAY[picked], ARRAY['probe'],
                     ARRAY['{}'::JSONB], ARRAY['{}'::JSONB], ARRAY[0], ARRAY['ok'],
                     ARRAY[NULL]::TEXT[], ARRAY[now()];
+                -- What would be looked at by the commit, which this has none of.
+                SET CONSTRAINTS ALL IMMEDIATE;
                 RAISE SQLSTATE 'ADIT0';
             EXCEPTION
                 WHEN SQLSTATE 'ADIT0' THEN
@@ -112,7 +114,7 @@ macro_rules! due {
     ($condition:expr) => {
         concat!(
             "
-    SELECT created_at, id FROM activity_logs AS old
+    SELECT created_at, id, workspace_id FROM activity_logs AS old
     WHERE ",
             $condition,
             "
@@ -181,9 +183,9 @@ impl AuditStore for PostgresStore {
     async fn due(
         &self,
         chore: Chore,
-        after: Option<RowPlace>,
+        after: Option<DueRow>,
         limit: u32,
-    ) -> Result<Vec<RowPlace>, AuditStoreError> {
+    ) -> Result<Vec<DueRow>, AuditStoreError> {
         let (sql, age) = match chore {
             Chore::Settle(age) => (ORPHANS, age),
             Chore::Delete(age) => (EXPIRED, age),
@@ -198,7 +200,7 @@ impl AuditStore for PostgresStore {
         };
         let found = self.upkeep.rows(statement).await;
         found
-            .and_then(|rows| rows.iter().map(audit_rows::place).collect())
+            .and_then(|rows| rows.iter().map(audit_rows::due_row).collect())
             .map_err(failure::audit)
     }
 

@@ -1,6 +1,6 @@
 //! Audit rows in SQLite: a batch is one statement, and therefore one transaction.
 
-use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, Half, RowPlace, RowStatus};
+use adit_actors::audit::{AuditRow, AuditStore, AuditStoreError, Chore, DueRow, Half, RowStatus};
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
@@ -71,7 +71,7 @@ macro_rules! due {
     ($index:expr, $condition:expr) => {
         concat!(
             "
-    SELECT created_at, id FROM activity_logs AS old",
+    SELECT created_at, id, workspace_id FROM activity_logs AS old",
             $index,
             "
     WHERE ",
@@ -180,9 +180,9 @@ impl AuditStore for SqliteStore {
     async fn due(
         &self,
         chore: Chore,
-        after: Option<RowPlace>,
+        after: Option<DueRow>,
         limit: u32,
-    ) -> Result<Vec<RowPlace>, AuditStoreError> {
+    ) -> Result<Vec<DueRow>, AuditStoreError> {
         let (sql, age) = match chore {
             Chore::Settle(age) => (ORPHANS, age),
             Chore::Delete(age) => (EXPIRED, age),
@@ -196,7 +196,7 @@ impl AuditStore for SqliteStore {
             .fetch_all(&self.readers)
             .await;
         found
-            .and_then(|rows| rows.iter().map(audit_rows::place).collect())
+            .and_then(|rows| rows.iter().map(audit_rows::due_row).collect())
             .map_err(failure::audit)
     }
 

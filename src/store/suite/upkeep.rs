@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use adit_actors::audit::{AuditRow, Chore, Half, RowPlace, RowStatus};
+use adit_actors::audit::{AuditRow, Chore, DueRow, Half, RowStatus};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -71,11 +71,12 @@ pub(in crate::store) async fn rows_are_due_page_by_page(harness: Harness) {
     // What is settled has ended.
     let all_ended = [orphans.clone(), ended].concat();
     for (chore, rows) in [(Chore::Settle(age), orphans), (Chore::Delete(age), all_ended)] {
-        let place = |row: &AuditRow| RowPlace {
+        let due_row = |row: &AuditRow| DueRow {
             created_at: row.created_at,
             id: row.id,
+            workspace_id: row.workspace_id,
         };
-        let mut expected: Vec<_> = rows.iter().map(place).collect();
+        let mut expected: Vec<_> = rows.iter().map(due_row).collect();
         expected.sort();
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
