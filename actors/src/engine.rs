@@ -27,6 +27,12 @@ pub use crate::exec::{ExecEvent, LiveLook};
 /// for their rows.
 const CANCEL_BUDGET: Duration = Duration::from_secs(8);
 
+/// At the end a tunnel whose warden has ended is kept this long for the next one: its first pause is 1 s, and a login's
+/// start-up files may take a while.
+const WARDEN_BUDGET: Duration = Duration::from_secs(4);
+/// How often it is looked whether the tunnels have closed, which most often they have when it is looked first.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// What the engine needs from outside.
 #[derive(Clone)]
 pub struct Boundaries {
@@ -310,12 +316,33 @@ impl Engine {
                 tracing::error!(execs = self.live.ids().len(), "execs did not end in time");
             }
         }
+        self.tunnels_close().await;
         let mut unwritten = self.audit.flush(flush).await;
         unwritten.extend(self.live.ids());
         unwritten.sort_unstable();
         unwritten.dedup();
         self.arbiters.stop();
         unwritten
+    }
+
+    /// A tunnel that nobody uses closes at once, unless its warden has ended: then it waits for the next one, which ends what
+    /// execs have left.
+    async fn tunnels_close(&self) {
+        let all_closed = async {
+            while self.tunnels().await.iter().any(|login| !login.tunnels.is_empty()) {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        };
+        if tokio::time::timeout(WARDEN_BUDGET, all_closed).await.is_err() {
+            let logins = self.tunnels().await;
+            for login in logins.iter().filter(|login| !login.tunnels.is_empty()) {
+                tracing::warn!(
+                    instance_id = login.instance_id,
+                    region = login.region,
+                    "a tunnel ends without a warden; what execs have left on the instance lives on"
+                );
+            }
+        }
     }
 }
 

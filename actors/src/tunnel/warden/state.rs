@@ -25,7 +25,7 @@ const RESTART_PAUSES: [Duration; 3] = [
 ///                        Leaving -------- closed ------> None
 /// ```
 ///
-/// A channel that ends before `ready` came leads from `Starting` to `None` at once.
+/// The first channel that ends before `ready` came leads from `Starting` to `None` at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WardenState {
     /// There is none so far, and its place among the channels is kept.
@@ -76,7 +76,14 @@ impl WardenState {
             (Self::Opening { restarts }, WardenEvent::Refused) => Some(Self::Wanted { from: None, restarts }),
             (Self::Starting { restarts }, WardenEvent::Ready) => Some(Self::Ready { restarts }),
             (Self::Starting { .. } | Self::Ready { .. }, WardenEvent::Dismissed) => Some(Self::Leaving),
-            (Self::Ready { restarts }, WardenEvent::Ended { now }) => {
+            // One whose predecessor was ready is no foreign shell: it was ended too.
+            (
+                Self::Ready { restarts }
+                | Self::Starting {
+                    restarts: restarts @ 1..,
+                },
+                WardenEvent::Ended { now },
+            ) => {
                 let pause = RESTART_PAUSES.get(restarts);
                 Some(pause.map_or(Self::None, |pause| Self::Wanted {
                     from: Some(now + *pause),
@@ -176,6 +183,13 @@ mod tests {
             (3, 5, again),
             (4, 5, states[5]),
         ];
+        assert_eq!(
+            WardenState::Starting { restarts: 1 }.after(WardenEvent::Ended { now }),
+            Some(WardenState::Wanted {
+                from: Some(now + RESTART_PAUSES[1]),
+                restarts: 2
+            })
+        );
         for (from, state) in states.iter().enumerate() {
             for (by, event) in events.iter().enumerate() {
                 let expected = allowed.iter().find(|(f, b, _)| (*f, *b) == (from, by));
