@@ -116,12 +116,11 @@ pub(super) fn not_a_file_to_read(found: Found<'_>) -> bool {
     !found.secret.starts_with('@')
 }
 
-/// `https://TOKEN@host`, and no user's name: a long one, or one with digits in the middle that no separator sets apart.
+/// `https://TOKEN@host`, and no user's name: without dots and long, or with digits and letters in turn.
 pub(super) fn is_opaque(found: Found<'_>) -> bool {
-    let name = found.secret.contains('.');
     let pieces = found.secret.split(['-', '_', '.']);
     let mixed = pieces.map(|piece| changes(piece.as_bytes())).max() >= Some(3);
-    mixed || (found.secret.len() >= 20 && !name)
+    mixed || (found.secret.len() >= 20 && !found.secret.contains('.'))
 }
 
 /// `OTP=123456`, `PIN=1234`; not `OTP=26.2` of Erlang, nor `GPIO_PIN=17`.
@@ -169,7 +168,7 @@ pub(super) fn is_random_key(found: Found<'_>) -> bool {
 }
 
 /// Whether it begins as a path does, or as what stands behind a host's last dot or colon: `/srv/`, `//bucket/`, `com/`,
-/// `8080/`. Of 100 random texts 3 do.
+/// `8080/`. Random base64 does in 3 % of all cases.
 fn is_path(text: &str) -> bool {
     let first = text.split_once('/').map(|(first, _)| first.as_bytes());
     first

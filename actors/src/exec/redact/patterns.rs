@@ -127,8 +127,8 @@ pub(super) const PATTERNS: &[Pattern] = &[
     // A token in the place of the user.
     text("URL_CREDENTIALS", r"(?i)\b[a-z][a-z0-9+.-]*://([\w.~=+-]{12,})@", is_opaque),
     text("URL_CREDENTIALS", r"(?i)_dsn<is>https?://([^\s\0/:@]+)@", always), // Sentry.
-    // Go's DSN for MySQL: `user:password@tcp(host)`.
-    text("URL_CREDENTIALS", r#"[^\s\0"':/@]+:([^\s\0"']+)@(?:tcp|unix)\("#, always),
+    // Go's DSN for MySQL: `user:password@tcp(host)`. With the user in front it takes thirty times as long.
+    text("URL_CREDENTIALS", r#":([^\s\0"'/][^\s\0"']*)@(?:tcp|unix)\("#, always),
     // Incoming webhooks: the path is the credential.
     text("URL_CREDENTIALS", r"https://(?:hooks\.slack\.com/(?:services|workflows)|discord(?:app)?\.com/api/webhooks)/([\w/-]+)", always),
     text("URL_CREDENTIALS", r"https://api\.telegram\.org/bot([0-9]+:[\w-]+)", always),

@@ -91,7 +91,7 @@ pub(super) const PIECES: &[(&str, &str)] = &[
             r#"|"([^"\s\0]{4,})"|'([^'\s\0]{4,})')"#,
         ),
     ),
-    ("<goes_on>", r"\s;&|)<>,+"),
+    ("<goes_on>", r"\s;&|)>,+"),
     // What goes on behind a closing quote without a blank, as shells let it.
     ("<more>", r"([\w$!@#%^*+.-]+)"),
     // Without quotes, or with quotes that begin inside.
