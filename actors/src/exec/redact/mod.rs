@@ -25,9 +25,10 @@ use crate::tunnel::chain;
 /// What stands for an argv that could not be redacted.
 const FAILED: &str = "[redaction failed]";
 
-/// Longest time for one argv. The arbiter of its exec stands still meanwhile. A short one takes 5 to 20 microseconds, the
-/// slowest known of 128 KiB (the longest that can be run) 60 to 130 ms on a busy core: past several times that,
-/// something is wrong.
+/// Longest time for one argv. The arbiter of its exec stands still meanwhile. A short one takes 10 to 40 microseconds, one
+/// of 120 kB (128 KiB is the longest that can be run) 20 ms without a secret and up to 75 ms with 15,000 of them, the
+/// slowest known. That is optimized and on an idle core: a busy one has taken twice as long, and a debug build twice
+/// as long again. Past that, something is wrong.
 const BUDGET: Duration = Duration::from_millis(500);
 
 /// Why an argv could not be redacted. Never quotes it.
@@ -57,7 +58,7 @@ pub(crate) fn prepare() {
 
 /// `cmd` with its secrets replaced by `[REDACTED:LABEL]`, word for word; or [`FAILED`] alone.
 ///
-/// Takes a few microseconds when nothing looks like a secret, and never longer than about [`BUDGET`]. Redacting what
+/// Takes some microseconds when nothing looks like a secret, and never longer than about [`BUDGET`]. Redacting what
 /// is redacted changes nothing.
 pub(crate) fn redact(cmd: &[String]) -> Vec<String> {
     closed(|| match &*COMPILED {

@@ -11,9 +11,9 @@
 //! character. No pattern may look far past the end of its match: each find would do so again, which is quadratic.
 
 use super::only::{
-    always, is_long, is_long_token, is_mixed, is_random, is_random_key, not_a_build_secret, not_a_file,
-    not_a_file_of_credentials, not_a_glob, not_a_path, not_a_scheme, not_a_slug, not_a_source, not_a_word,
-    not_an_assignment, not_of_find,
+    always, is_code, is_long, is_long_token, is_mixed, is_opaque, is_random, is_random_key,
+    not_a_build_secret, not_a_file, not_a_file_of_credentials, not_a_file_to_read, not_a_glob, not_a_path,
+    not_a_scheme, not_a_slug, not_a_source, not_a_word, not_an_assignment, not_an_option, not_of_find,
 };
 
 /// One kind of secret.
@@ -125,9 +125,10 @@ pub(super) const PATTERNS: &[Pattern] = &[
     // `scheme://user:password@host`. A `/` or `@` in the password is not valid there, and is met all the same.
     text("URL_CREDENTIALS", r#"(?i)\b[a-z][a-z0-9+.-]*://[^\s\0:/@\["'<>]*:(?:([^\s\0"'/<>]+)@|([0-9]*[^0-9\s\0"'/@<>][^\s\0"'?#<>]*)@)"#, always),
     // A token in the place of the user.
-    text("URL_CREDENTIALS", r"(?i)\b[a-z][a-z0-9+.-]*://([a-z0-9_-]{20,})@", always),
-    // Go's DSN for MySQL: `user:password@tcp(host)`.
-    text("URL_CREDENTIALS", r#"[^\s\0"':/@]+:([^\s\0"']+)@(?:tcp|unix)\("#, always),
+    text("URL_CREDENTIALS", r"(?i)\b[a-z][a-z0-9+.-]*://([\w.~=+-]{12,})@", is_opaque),
+    text("URL_CREDENTIALS", r"(?i)_dsn<is>https?://([^\s\0/:@]+)@", always), // Sentry.
+    // Go's DSN for MySQL: `user:password@tcp(host)`. With the user in front it takes thirty times as long.
+    text("URL_CREDENTIALS", r#":([^\s\0"'/][^\s\0"']*)@(?:tcp|unix)\("#, always),
     // Incoming webhooks: the path is the credential.
     text("URL_CREDENTIALS", r"https://(?:hooks\.slack\.com/(?:services|workflows)|discord(?:app)?\.com/api/webhooks)/([\w/-]+)", always),
     text("URL_CREDENTIALS", r"https://api\.telegram\.org/bot([0-9]+:[\w-]+)", always),
@@ -142,12 +143,14 @@ pub(super) const PATTERNS: &[Pattern] = &[
     text("TOKEN", r"(?i)\b_authToken<argument>", always),
     named("SECRET", r"\w*secret(?:[_-]?(?:key(?:[_-]?base)?|string|binary|value))?<suffix>", not_a_build_secret),
     named("PASSWORD", r"(?:\w*passw(?:or)?d|\w*pass(?:phrase|code)|(?:ssh|store|key|user|require|db|pg)?pass|(?:user|root|bind|admin)?pw)<suffix>", not_a_source),
-    named("CREDENTIALS", r"\w*credentials", not_a_file_of_credentials),
+    named("CREDENTIALS", r"\w*credentials|(?:\w+_)?creds", not_a_file_of_credentials),
+    named("PASSWORD", r"\w*(?:redis|basic|http|proxy)_auth|_auth", not_a_scheme),
+    named("PASSWORD", r"otp|(?-i:PIN)", is_code), // `pin` is a commit, a contact of a chip too.
     named("PASSWORD", r"pwd<suffix>", not_a_path), // `DB_PWD`, `Uid=sa;Pwd=x`; `PWD` and `OLDPWD` are directories.
     // The signatures that open presigned URLs.
     named("SIGNATURE", r"x-amz-signature|signature|sig", is_long),
     text("PASSWORD", r"(?i)\brequirepass<argument>", always), // Redis: `CONFIG SET requirepass X`.
-    text("PASSWORD", r#"(?i)\b(?:identified\s+(?:with\s+\S+\s+)?by|password)\s+\\*['"]([^\s'"\\\0][^'"\\\0]*)"#, always), // SQL.
+    text("PASSWORD", r#"(?i)\b(?:identified\s+(?:with\s+\S+\s+)?by|password)\s+\\*['"]([^'"\\\0<goes_on>][^'"\\\0]*)"#, always), // SQL.
     text("PASSWORD", r"(?i)<[\w:]*(?:password|passwd|secret|token|api_?key)>\s*([^<\s\0][^<\0]*)", always), // XML.
     text("PASSWORD", r"(?:\0pass:([^\s\0][^\0]*)|\bpass:<value>)", always), // OpenSSL: `-passin pass:X`.
     // Into a standard input that takes passwords: by a pipe, a here-string or the first line of a here-document.
@@ -161,10 +164,17 @@ pub(super) const PATTERNS: &[Pattern] = &[
     // `-p` of MySQL has its value in the same word or none at all.
     option("PASSWORD", r"(?:mysql|mariadb)[\w-]*", r"-p", not_of_find),
     option("PASSWORD", r"(?:docker|podman|helm[\0\s]+registry|buildah|skopeo|oras|az|oc)[\0\s]+login", r"-p<gap>", always),
-    option("PASSWORD", r"mongo(?:sh|dump|restore|export|import)?|useradd|usermod", r"-p<gap>", always),
+    option("PASSWORD", r"mongo(?:sh|dump|restore|export|import)?|useradd|usermod|cqlsh", r"-p<gap>", always),
     option("PASSWORD", r"redis-cli|valkey-cli", r"-a<gap>", always),
+    // `AUTH PASSWORD` and `AUTH USER PASSWORD`.
+    option("PASSWORD", r"redis-cli|valkey-cli", r"(?i:auth)<next>", always),
+    option("PASSWORD", r"redis-cli|valkey-cli", r"(?i:auth)<next>[^\s\0;|&<>]+<next>", always),
+    option("PASSWORD", r"(?:mysql|mariadb-)admin", r"password<next>", always),
+    option("PASSWORD", r"rabbitmqctl", r"(?:add_user|change_password|authenticate_user)<next>[^\s\0]+<next>", always),
+    option("PASSWORD", r"slappasswd|ldappasswd", r"-s<gap>", always),
+    option("PASSWORD", r"snmp(?:bulk)?(?:walk|get\w*|set|table|trap|inform|status|test)", r"-[cAX]<gap>", always),
     option("PASSWORD", r"ldap\w+", r"-w<gap>", always),
-    option("PASSWORD", r"zip|unzip|sqlcmd|ipmitool|bcp", r"-P<gap>", always),
+    option("PASSWORD", r"zip|unzip|sqlcmd|ipmitool|bcp|mosquitto_\w+", r"-P<gap>", always),
     option("PASSWORD", r"7z[ar]?", r"-p", always),
     option("PASSWORD", r"ssh-keygen", r"-[NP]<gap>", always),
     option("PASSWORD", r"openssl[\0\s]+enc", r"-k<next>", always),
@@ -172,19 +182,24 @@ pub(super) const PATTERNS: &[Pattern] = &[
     pair("PASSWORD", r"smbclient|rpcclient", r"(?:-U<gap>|--user<to>)", r"[^%\s\0]+%"),
     pair("PASSWORD", r"lftp", r"-u<gap>", r#"[^,\s\0"']+,"#),
     // `user:password` of curl; numbers are a user and a group of something else.
-    pair("PASSWORD", r"curl", r"(?:-[a-zA-Z]*[uU]<gap>|--(?:proxy-)?user<to>)", r#"[^:\s\0"']*[^:\s\0"'0-9][^:\s\0"']*:"#),
+    pair("PASSWORD", r"curl|etcdctl", r"(?:-[a-zA-Z]*[uU]<gap>|--(?:proxy-)?user<to>)", r#"[^:\s\0"']*[^:\s\0"'0-9][^:\s\0"']*:"#),
     pair("PASSWORD", r"curl", r"(?:-[a-zA-Z]*E<gap>|--(?:proxy-)?cert<to>)", r#"[^:\s\0"']+:"#), // `certificate:password`.
+    pair("PASSWORD", r"https?|xhs?", r"(?:-a<gap>|--auth<to>)", r#"[^:/\s\0"']+:"#), // HTTPie.
     option("BEARER_TOKEN", r"curl", r"--oauth2-bearer<to>", always),
     option("COOKIE", r"curl", r"(?:-b|--cookie)<to>", not_a_file), // `name=value`, or a file of them.
     option("SECRET", r"ssm[\0\s]+put-parameter", r"--value<to>", always),
+    pair("SECRET", r"secret[\0\s]+generic", r"--from-literal<to>", r#"[^=\s\0"']+="#), // `kubectl create`.
+    option("SECRET", r"vault[\0\s]+kv[\0\s]+(?:put|patch)", r"\w[\w.-]*=", not_a_file_to_read),
+    option("SECRET", r"user-secrets", r"set<next>[^\s\0]+<next>", always), // `dotnet`.
     option("SECRET", r"gh[\0\s]+secret[\0\s]+set", r"(?:-b|--body)<to>", always),
     // Oracle: `sqlplus user/password@database`.
     text("PASSWORD", r#"\b(?:sqlplus|sqlldr|rman|expdp|impdp)(?:<next>(?:-\w+|target)){0,8}<next>["']?(?:userid=)?[\w$\#]+/(?:\\*"([^"\\\0]+)|([^\s\0"'@\\]+))"#, always),
     text("TOKEN", r"\bvault<next>(?:login|operator<next>unseal)(?:<next>-(?:method<next>)?[^\s\0]+){0,8}<argument>", not_an_assignment),
+    text("PASSWORD", r"\bopenssl<next>passwd(?:<next>-(?:[156]|apr1|aixmd5|crypt|noverify|quiet|reverse|table|salt<next>[^\s\0]+))*<argument>", not_an_option),
     // After the command that `sshpass` runs, `-p` is that command's.
     text("PASSWORD", r"\bsshpass(?:[\0 \t]+-v)*(?:\0-p\0?<rest>|<blanks>-p(?:<blanks>)?<value>)", always),
     // `htpasswd -b FILE USER PASSWORD`, `htpasswd -nb USER PASSWORD`.
-    text("PASSWORD", r"\bhtpasswd(?:[\0\s]+-\w+)*[\0\s]+-\w*b\w*(?:[\0\s]+[^\s\0|&;<>]+){1,2}<argument>", always),
+    text("PASSWORD", r"\b(?:htpasswd|mosquitto_passwd)(?:[\0\s]+-\w+)*[\0\s]+-\w*b\w*(?:[\0\s]+[^\s\0|&;<>]+){1,2}<argument>", always),
 
     // What says by its own beginning what it is.
     text("JWT", r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?)", always),

@@ -80,15 +80,18 @@ pub(super) const PIECES: &[(&str, &str)] = &[
     // A value as shells and languages write it.
     ("<value>", r"(?:<quoted>|<bare>)"),
     // In quotes, as far as the quote that closes them or the end of the word: `'\''` and `'"'"'` are quotes inside
-    // quotes, `\"` those of JSON in a script, `$'` those of bash. `"Password: "` is followed by no value.
+    // quotes, `\"` those of JSON in a script, `$'` those of bash. `"Password: "` is followed by no value, nor is
+    // `"Password: ";`: what begins as that goes on is one only when it is closed and has no blanks.
     (
         "<quoted>",
         concat!(
-            r#"(?:'\\''([^\s'\0][^'\0]*)|'"'"'([^\s'\0][^'\0]*)|\\+["']([^\s"'\\\0][^"'\\\0]*)"#,
-            r#"|\$?"((?:[^"\\\s\0]|\\[^\0])(?:[^"\\\0]|\\[^\0])*)(?:"'([^'\s\0]+)'|"<more>)?"#,
-            r#"|\$?'([^\s'\0](?:[^'\0]|'\\'')*)(?:'"([^"\s\0]+)"|'<more>)?)"#,
+            r#"(?:'\\''([^'\0<goes_on>][^'\0]*)|'"'"'([^'\0<goes_on>][^'\0]*)|\\+["']([^"'\\\0<goes_on>][^"'\\\0]*)"#,
+            r#"|\$?"((?:[^"\\\0<goes_on>]|\\[^\0])(?:[^"\\\0]|\\[^\0])*)(?:"'([^'\s\0]+)'|"<more>)?"#,
+            r#"|\$?'([^'\0<goes_on>](?:[^'\0]|'\\'')*)(?:'"([^"\s\0]+)"|'<more>)?"#,
+            r#"|"([^"\s\0]{4,})"|'([^'\s\0]{4,})')"#,
         ),
     ),
+    ("<goes_on>", r"\s;&|)>,+"),
     // What goes on behind a closing quote without a blank, as shells let it.
     ("<more>", r"([\w$!@#%^*+.-]+)"),
     // Without quotes, or with quotes that begin inside.
