@@ -4,12 +4,15 @@
 //! client has sent before. actix-web stops reading when its buffers (some 160 KiB) are full of what was sent behind the
 //! request in hand, which it does not look at before its turn. Then the kernel's buffer fills as well, and the end does
 //! not even arrive at this host. So what is too much is read here, and thrown away.
+//!
+//! Once it has read the end, actix-web only writes what it still holds, and waits for as long as the client takes none of
+//! it, with the handler and its body alive. So here such a write fails instead.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
@@ -28,6 +31,8 @@ struct Shared {
     answering: Cell<bool>,
     /// Something was thrown away, so nothing that follows can be understood.
     cut: Cell<bool>,
+    /// Who reads on after the answer. What the client sends no longer wakes it when all has been sent.
+    reader: RefCell<Option<Waker>>,
 }
 
 impl Connection {
@@ -53,6 +58,9 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let Connection(shared) = &self.0;
         shared.answering.set(false);
+        if let Some(reader) = shared.reader.take() {
+            reader.wake();
+        }
     }
 }
 
@@ -64,6 +72,8 @@ pub(super) struct ClientStream<S> {
     /// actix-web's last read gave it something. It reads until it has to wait or has no room, so after its reading this
     /// means that it has none.
     has_more: bool,
+    /// actix-web was told that nothing follows, or that reading failed, and reads no more.
+    ended: bool,
 }
 
 impl<S: AsyncRead + Unpin> ClientStream<S> {
@@ -72,6 +82,7 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
             stream,
             connection: Connection::default(),
             has_more: false,
+            ended: false,
         }
     }
 
@@ -88,7 +99,10 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
         loop {
             let mut buffer = ReadBuf::new(&mut chunk);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    shared.reader.replace(Some(context.waker().clone()));
+                    return Ok(());
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     return Err(io::ErrorKind::ConnectionAborted.into());
@@ -96,6 +110,15 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
                 Poll::Ready(Ok(())) => shared.cut.set(true),
             }
         }
+    }
+
+    /// What comes of a write: an error when it waits for a client that has gone while its request is being answered.
+    fn unless_gone<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Connection(shared) = &self.connection;
+        if polled.is_pending() && self.ended && shared.answering.get() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        polled
     }
 }
 
@@ -118,11 +141,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
                 return Poll::Pending;
             }
             // The end, as far as actix-web is to know.
+            this.ended = true;
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
         this.has_more = buffer.filled().len() > before;
+        this.ended = polled.is_ready() && !this.has_more;
         polled
     }
 }
@@ -135,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         if polled.is_pending() {
             this.discard_unread(context)?;
         }
-        polled
+        this.unless_gone(polled)
     }
 
     fn poll_write_vectored(
@@ -153,10 +178,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.discard_unread(context)?;
-        Pin::new(&mut this.stream).poll_flush(context)
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        this.unless_gone(polled)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_shutdown(context);
+        this.unless_gone(polled)
     }
 }

@@ -101,6 +101,29 @@ async fn a_request_behind_does_not_disturb_the_one_before() {
     app.finish().await;
 }
 
+/// The same, with requests that are small: those that were kept are answered, and then the connection ends as well.
+#[actix_rt::test]
+async fn many_requests_behind_do_not_keep_the_connection() {
+    let app = TestApp::start(Backend::InProcess).await;
+    let directory = tempfile::tempdir().unwrap();
+    let awaited = directory.path().join("go");
+    let script = "until [ -e \"$0\" ]; do sleep 0.01; done";
+    let waits = json!({"cmd": ["sh", "-c", script, awaited], "timeout_s": 120});
+    let mut stream = connect(&app).await;
+    let small = "GET /healthz HTTP/1.1\r\nHost: adit\r\n\r\n";
+    let request = exec(&app, "HTTP/1.1", "*/*", &waits) + &small.repeat(16_777_216 / small.len());
+    let sent = timeout(LIMIT, stream.write_all(request.as_bytes())).await;
+    sent.expect("the server reads on").unwrap();
+    std::fs::write(awaited, "").unwrap();
+    let answers = rest(&mut stream).await;
+    assert!(answers.starts_with("HTTP/1.1 200 OK\r\n"), "{answers}");
+    assert!(
+        answers.matches("HTTP/1.1 ").count() > 1,
+        "those behind are answered"
+    );
+    app.finish().await;
+}
+
 /// What does fit is kept, and answered in its turn.
 #[actix_rt::test]
 async fn a_short_request_behind_is_answered_in_its_turn() {
