@@ -31,8 +31,16 @@ struct Shared {
     answering: Cell<bool>,
     /// Something was thrown away, so nothing that follows can be understood.
     cut: Cell<bool>,
-    /// Who reads on after the answer. What the client sends no longer wakes it when all has been sent.
+    /// Who waits to read. It is woken after the answer, as the client may have sent all by then: for the end that follows
+    /// what was cut, and for more requests than actix-web takes out of its buffer at a time, to which it does not return
+    /// by itself.
     reader: RefCell<Option<Waker>>,
+}
+
+impl Shared {
+    fn wait_to_read(&self, context: &Context<'_>) {
+        self.reader.replace(Some(context.waker().clone()));
+    }
 }
 
 impl Connection {
@@ -100,7 +108,7 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
             let mut buffer = ReadBuf::new(&mut chunk);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => {
-                    shared.reader.replace(Some(context.waker().clone()));
+                    shared.wait_to_read(context);
                     return Ok(());
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -146,6 +154,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if polled.is_pending() {
+            shared.wait_to_read(context);
+        }
         this.has_more = buffer.filled().len() > before;
         this.ended = polled.is_ready() && !this.has_more;
         polled
