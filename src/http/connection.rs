@@ -1,7 +1,7 @@
 //! A client's connection, which is read on while a request that came on it is being answered.
 //!
 //! On HTTP/1.1 the client's end of the connection is the only sign that it has gone, and it comes behind all that the
-//! client has sent before. actix-web stops reading when its buffers (some 160 KiB) are full of what was sent behind the
+//! client has sent before. actix-web stops reading when its buffers (128 KiB and some) are full of what was sent behind the
 //! request in hand, which it does not look at before its turn. Then the kernel's buffer fills as well, and the end does
 //! not even arrive at this host. So what is too much is read here, and thrown away.
 //!
@@ -31,13 +31,13 @@ struct Shared {
     answering: Cell<bool>,
     /// Something was thrown away, so nothing that follows can be understood.
     cut: Cell<bool>,
-    /// Who waits to read. It is woken after the answer, as the client may have sent all by then: for the end that follows
-    /// what was cut, and for more requests than actix-web takes out of its buffer at a time, to which it does not return
-    /// by itself.
+    /// actix-web, where it waits to read. It is woken after the answer, since the client may have sent all by then: to hear
+    /// of the end, where something was cut, and to look at the rest of its buffer, where more than a few requests wait.
     reader: RefCell<Option<Waker>>,
 }
 
 impl Shared {
+    /// For a read that has nothing yet.
     fn wait_to_read(&self, context: &Context<'_>) {
         self.reader.replace(Some(context.waker().clone()));
     }

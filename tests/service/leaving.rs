@@ -413,6 +413,7 @@ async fn a_connection_of_http_2_that_stays_does_not_hold_up_the_end() {
     let client = Http2::connect(&app, &certificate, Exit::Drop).await;
     let asked = client.ask(&app, Moment::SentLoud).await;
     drop(asked);
+    assert_rows(&app, 1).await;
     let ending = timeout(Duration::from_secs(120), app.finish()).await;
     assert!(ending.is_ok(), "it ends long before");
     drop(client);

@@ -29,6 +29,7 @@ pub(super) struct Lines {
     room: Option<OwnedSemaphorePermit>,
 }
 
+/// Both sides, for one answer.
 pub(super) fn read_ahead() -> (ReadAhead, Lines) {
     let (sender, receiver) = unbounded_channel();
     let ahead = ReadAhead {
@@ -60,7 +61,7 @@ impl ReadAhead {
 }
 
 impl Lines {
-    /// As [`ExecStream::next`], of which it is what came in time.
+    /// What [`ExecStream::next`] gave, in its order; an error too comes behind the lines before it.
     ///
     /// # Errors
     /// Those of [`ExecStream::next`].
