@@ -3,6 +3,7 @@
 mod attached;
 mod finished;
 mod printer;
+mod read_ahead;
 mod reader;
 mod status_line;
 

@@ -1,15 +1,18 @@
 //! A client's connection, which is read on while a request that came on it is being answered.
 //!
 //! On HTTP/1.1 the client's end of the connection is the only sign that it has gone, and it comes behind all that the
-//! client has sent before. actix-web stops reading when its buffers (some 160 KiB) are full of what was sent behind the
+//! client has sent before. actix-web stops reading when its buffers (128 KiB and some) are full of what was sent behind the
 //! request in hand, which it does not look at before its turn. Then the kernel's buffer fills as well, and the end does
 //! not even arrive at this host. So what is too much is read here, and thrown away.
+//!
+//! Once it has read the end, actix-web only writes what it still holds, and waits for as long as the client takes none of
+//! it, with the handler and its body alive. So here such a write fails instead.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
@@ -28,6 +31,16 @@ struct Shared {
     answering: Cell<bool>,
     /// Something was thrown away, so nothing that follows can be understood.
     cut: Cell<bool>,
+    /// actix-web, where it waits to read. It is woken after the answer, since the client may have sent all by then: to hear
+    /// of the end, where something was cut, and to look at the rest of its buffer, where more than a few requests wait.
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Shared {
+    /// For a read that has nothing yet.
+    fn wait_to_read(&self, context: &Context<'_>) {
+        self.reader.replace(Some(context.waker().clone()));
+    }
 }
 
 impl Connection {
@@ -53,6 +66,9 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let Connection(shared) = &self.0;
         shared.answering.set(false);
+        if let Some(reader) = shared.reader.take() {
+            reader.wake();
+        }
     }
 }
 
@@ -64,6 +80,8 @@ pub(super) struct ClientStream<S> {
     /// actix-web's last read gave it something. It reads until it has to wait or has no room, so after its reading this
     /// means that it has none.
     has_more: bool,
+    /// actix-web was told that nothing follows, or that reading failed, and reads no more.
+    ended: bool,
 }
 
 impl<S: AsyncRead + Unpin> ClientStream<S> {
@@ -72,6 +90,7 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
             stream,
             connection: Connection::default(),
             has_more: false,
+            ended: false,
         }
     }
 
@@ -88,7 +107,10 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
         loop {
             let mut buffer = ReadBuf::new(&mut chunk);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    shared.wait_to_read(context);
+                    return Ok(());
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     return Err(io::ErrorKind::ConnectionAborted.into());
@@ -96,6 +118,15 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
                 Poll::Ready(Ok(())) => shared.cut.set(true),
             }
         }
+    }
+
+    /// What comes of a write: an error when it waits for a client that has gone while its request is being answered.
+    fn unless_gone<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Connection(shared) = &self.connection;
+        if polled.is_pending() && self.ended && shared.answering.get() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        polled
     }
 }
 
@@ -118,11 +149,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
                 return Poll::Pending;
             }
             // The end, as far as actix-web is to know.
+            this.ended = true;
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if polled.is_pending() {
+            shared.wait_to_read(context);
+        }
         this.has_more = buffer.filled().len() > before;
+        this.ended = polled.is_ready() && !this.has_more;
         polled
     }
 }
@@ -135,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         if polled.is_pending() {
             this.discard_unread(context)?;
         }
-        polled
+        this.unless_gone(polled)
     }
 
     fn poll_write_vectored(
@@ -153,10 +189,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.discard_unread(context)?;
-        Pin::new(&mut this.stream).poll_flush(context)
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        this.unless_gone(polled)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_shutdown(context);
+        this.unless_gone(polled)
     }
 }

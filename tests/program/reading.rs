@@ -71,6 +71,30 @@ async fn bytes_pass_as_they_are_on_both_streams() {
     assert_eq!(dev.terminate().await, Some(0));
 }
 
+/// A pager takes nothing while a person reads.
+#[tokio::test]
+async fn a_reader_that_takes_its_time_gets_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(directory.path()).await;
+    let script = "head -c 1048576 /dev/zero; head -c 1048576 /dev/zero >&2";
+    let exec = dev
+        .command(&["exec", "--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait::until_true("its row is final", async || {
+        let rows = rows::all(&directory.path().join("adit.db")).await;
+        rows.iter().any(|row| row.status != "running")
+    })
+    .await;
+    // It waits for answers under way, and cuts those that nobody takes.
+    assert_eq!(dev.terminate().await, Some(0));
+    let output = exec.wait_with_output().unwrap();
+    let lengths = (output.stdout.len(), output.stderr.len());
+    assert_eq!((output.status.code(), lengths), (Some(0), (1_048_576, 1_048_576)));
+}
+
 #[tokio::test]
 async fn more_standard_input_than_is_taken_is_refused_here() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! What a client of HTTP/1 may do with its connection, asked by hand.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -98,6 +99,68 @@ async fn a_request_behind_does_not_disturb_the_one_before() {
         );
     }
     assert_eq!(app.rows().await.len(), 2);
+    app.finish().await;
+}
+
+const SMALL: &str = "GET /healthz HTTP/1.1\r\nHost: adit\r\n\r\n";
+
+/// An exec whose program says that it has begun, and ends once that file is there.
+fn until_told(app: &TestApp, told: &Path) -> String {
+    let script = "echo begun; until [ -e \"$0\" ]; do sleep 0.01; done";
+    exec(
+        app,
+        "HTTP/1.1",
+        "*/*",
+        &json!({"cmd": ["sh", "-c", script, told], "timeout_s": 120}),
+    )
+}
+
+/// Of more than is kept, what was kept is answered, and then the connection ends.
+#[actix_rt::test]
+async fn too_many_requests_behind_end_the_connection() {
+    let app = TestApp::start(Backend::InProcess).await;
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let mut stream = connect(&app).await;
+    // More than both kernels and the server keep between them.
+    let requests = until_told(&app, &told) + &SMALL.repeat(16_777_216 / SMALL.len());
+    let sent = timeout(LIMIT, stream.write_all(requests.as_bytes())).await;
+    sent.expect("the server reads on").unwrap();
+    std::fs::write(&told, "").unwrap();
+    let answers = rest(&mut stream).await;
+    assert!(answers.starts_with("HTTP/1.1 200 OK\r\n"), "{answers}");
+    assert!(
+        answers.matches("HTTP/1.1 ").count() > 1,
+        "those behind are answered"
+    );
+    app.finish().await;
+}
+
+/// Reads until so often was said `what`.
+async fn read_until(stream: &mut TcpStream, answers: &mut Vec<u8>, what: &str, times: usize) {
+    let reading = async {
+        while String::from_utf8_lossy(answers).matches(what).count() < times {
+            assert_ne!(stream.read_buf(answers).await.unwrap(), 0, "the server closes");
+        }
+    };
+    timeout(LIMIT, reading).await.expect("all are answered");
+}
+
+/// actix-web does not look at those that come when more than a few wait, and must be made to once these are answered.
+#[actix_rt::test]
+async fn requests_behind_those_that_wait_are_answered() {
+    const TIMES: usize = 100;
+    let app = TestApp::start(Backend::InProcess).await;
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let mut stream = connect(&app).await;
+    let mut answers = Vec::new();
+    let first = until_told(&app, &told) + &SMALL.repeat(TIMES);
+    stream.write_all(first.as_bytes()).await.unwrap();
+    read_until(&mut stream, &mut answers, "begun", 1).await;
+    stream.write_all(SMALL.repeat(TIMES).as_bytes()).await.unwrap();
+    std::fs::write(&told, "").unwrap();
+    read_until(&mut stream, &mut answers, "HTTP/1.1 ", 1 + 2 * TIMES).await;
     app.finish().await;
 }
 

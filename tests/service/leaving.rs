@@ -1,5 +1,8 @@
 //! A client that leaves, in every way that TCP, TLS and HTTP/2 have for it: its program is ended, and the row says why.
 
+use std::fs;
+use std::net::SocketAddr;
+
 use adit_actors::exec::{EndedBy, Exec, Outcome};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -9,7 +12,7 @@ use h2::{RecvStream, SendStream};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsConnector;
@@ -18,7 +21,7 @@ use crate::support::certificate::Certificate;
 use crate::support::{Backend, TestApp, processes, wait};
 
 /// What the program and its answer are doing when the client leaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     /// Nothing has been printed, so the head waits.
     HeldQuiet,
@@ -28,7 +31,7 @@ enum Moment {
     SentQuiet,
     /// The head is out, and the client has read some of what goes on.
     SentLoud,
-    /// More is printed than is kept, and the client has read next to nothing of it.
+    /// As much is printed as is kept, and the client has read next to nothing of it, so that the answer waits for it.
     SentUnread,
 }
 
@@ -57,7 +60,12 @@ impl Moment {
                 Some("started"),
             ),
             Self::SentLoud => (json!({"cmd": ["sh", "-c", chatter, mark]}), "*/*", Some("going")),
-            Self::SentUnread => (json!({"cmd": ["yes", mark]}), "*/*", Some("stdout")),
+            Self::SentUnread => {
+                // The mark is a whole argument only of what comes after the output.
+                let printed = "head -c 1048576 /dev/zero; head -c 1048576 /dev/zero >&2";
+                let script = format!("{printed}; exec sleep {mark}");
+                (json!({"cmd": ["sh", "-c", script]}), "*/*", Some("stdout"))
+            }
         }
     }
 }
@@ -75,9 +83,17 @@ enum Exit {
 
 const EXITS: [Exit; 3] = [Exit::Shutdown, Exit::Drop, Exit::Reset];
 
+/// Bytes that the client's kernel takes at a time from a server that nobody listens to: few, so that much waits.
+const RECEIVE_BUFFER: u32 = 8_192;
+
+/// Bytes that wait in the server's kernel once it takes no more.
+const WAITING: usize = 65_536;
+
 async fn connect(app: &TestApp, exit: Exit) -> TcpStream {
     let (_, address) = app.api.base().split_once("://").unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
+    let stream = socket.connect(address.parse().unwrap()).await.unwrap();
     if exit == Exit::Reset {
         stream.set_zero_linger().unwrap();
     }
@@ -106,6 +122,18 @@ async fn runs(mark: &str) {
         !processes::with_argument(mark).is_empty()
     })
     .await;
+}
+
+/// Whether the server's write waits for the client at that address.
+fn is_waited_for(client: SocketAddr) -> bool {
+    let port = format!(":{:04X}", client.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    sockets.lines().skip(1).any(|line| {
+        // A number, the address here and there, the state, and what waits to be sent and to be read.
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (unsent, _) = fields[4].split_once(':').unwrap();
+        fields[2].ends_with(&port) && usize::from_str_radix(unsent, 16).unwrap() >= WAITING
+    })
 }
 
 async fn assert_gone(mark: &str, case: &str) {
@@ -159,6 +187,7 @@ impl Behind {
 async fn leave(
     app: &TestApp,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: SocketAddr,
     moment: Moment,
     behind: Behind,
     exit: Exit,
@@ -182,6 +211,9 @@ async fn leave(
         assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "{case}");
     }
     runs(&mark).await;
+    if moment == Moment::SentUnread {
+        wait::until_true("the answer waits for its client", async || is_waited_for(client)).await;
+    }
     if exit == Exit::Shutdown {
         stream.shutdown().await.unwrap();
         assert_gone(&mark, &case).await;
@@ -194,8 +226,11 @@ async fn leave(
 async fn leave_over_tcp(backend: Backend, behind: Behind) {
     let app = TestApp::start(backend).await;
     for exit in EXITS {
-        let leaving =
-            MOMENTS.map(async |moment| leave(&app, connect(&app, exit).await, moment, behind, exit).await);
+        let leaving = MOMENTS.map(async |moment| {
+            let stream = connect(&app, exit).await;
+            let client = stream.local_addr().unwrap();
+            leave(&app, stream, client, moment, behind, exit).await;
+        });
         join_all(leaving).await;
     }
     assert_rows(&app, EXITS.len() * MOMENTS.len()).await;
@@ -240,7 +275,8 @@ async fn leave_over_tls(behind: Behind) {
     for exit in EXITS {
         let leaving = MOMENTS.map(async |moment| {
             let stream = connect_tls(&app, &certificate, "http/1.1", exit).await;
-            leave(&app, stream, moment, behind, exit).await;
+            let client = stream.get_ref().0.local_addr().unwrap();
+            leave(&app, stream, client, moment, behind, exit).await;
         });
         join_all(leaving).await;
     }
@@ -377,6 +413,7 @@ async fn a_connection_of_http_2_that_stays_does_not_hold_up_the_end() {
     let client = Http2::connect(&app, &certificate, Exit::Drop).await;
     let asked = client.ask(&app, Moment::SentLoud).await;
     drop(asked);
+    assert_rows(&app, 1).await;
     let ending = timeout(Duration::from_secs(120), app.finish()).await;
     assert!(ending.is_ok(), "it ends long before");
     drop(client);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::finished::Finished;
+use super::read_ahead::{Lines, read_ahead};
 use super::status_line;
 use crate::client::ExecStream;
 use crate::http::json_form::{self, Output};
@@ -54,8 +55,16 @@ impl Printer {
     }
 
     async fn take_all(&mut self, stream: &mut ExecStream, lookup: &str) -> Result<Box<Exec>, Finished> {
+        let (ahead, lines) = read_ahead();
+        tokio::select! {
+            ended = self.take_lines(lines, lookup) => ended,
+            never = ahead.read(stream) => match never {},
+        }
+    }
+
+    async fn take_lines(&mut self, mut lines: Lines, lookup: &str) -> Result<Box<Exec>, Finished> {
         loop {
-            let line = match stream.next().await {
+            let line = match lines.next().await {
                 Ok(Some(line)) => line,
                 Ok(None) => {
                     return Err(Finished::lost(
