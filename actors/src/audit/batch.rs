@@ -361,3 +361,7 @@ fn next_part(rows: &mut VecDeque<Pending>) -> Vec<Pending> {
 #[cfg(test)]
 #[path = "batch_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "aside_tests.rs"]
+mod aside_tests;

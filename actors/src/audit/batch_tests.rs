@@ -47,14 +47,15 @@ fn names(effects: Vec<Effect>) -> Vec<String> {
         .collect()
 }
 
-struct Table {
-    core: GroupCommit,
-    now: Instant,
+/// A writer and the time.
+pub(super) struct Table {
+    pub(super) core: GroupCommit,
+    pub(super) now: Instant,
 }
 
 impl Table {
     /// With a store that has passed its first probe.
-    fn of(half: Half) -> Self {
+    pub(super) fn of(half: Half) -> Self {
         let mut table = Self::unknown(half);
         assert_eq!(table.pass(Duration::ZERO), ["write "]);
         assert_eq!(table.committed(), NOTHING);
@@ -62,51 +63,51 @@ impl Table {
     }
 
     /// With a store that was given nothing yet.
-    fn unknown(half: Half) -> Self {
+    pub(super) fn unknown(half: Half) -> Self {
         let now = Instant::now();
         let core = GroupCommit::new(half, 4, now);
         Self { core, now }
     }
 
-    fn begins() -> Self {
+    pub(super) fn begins() -> Self {
         Self::of(Half::Begin)
     }
 
-    fn finishes() -> Self {
+    pub(super) fn finishes() -> Self {
         Self::of(Half::Finish)
     }
 
-    fn submit(&mut self, id: u128) -> Vec<String> {
+    pub(super) fn submit(&mut self, id: u128) -> Vec<String> {
         names(self.core.submit(row(id), self.now).1)
     }
 
-    fn is_refused(&mut self, id: u128) -> bool {
+    pub(super) fn is_refused(&mut self, id: u128) -> bool {
         self.core.submit(row(id), self.now) == (None, Vec::new())
     }
 
-    fn submit_of(&mut self, workspace: u128, id: u128) -> Vec<String> {
+    pub(super) fn submit_of(&mut self, workspace: u128, id: u128) -> Vec<String> {
         names(self.core.submit(row_of(workspace, id), self.now).1)
     }
 
-    fn written(&mut self, result: WriteResult) -> Vec<String> {
+    pub(super) fn written(&mut self, result: WriteResult) -> Vec<String> {
         names(self.core.written(Place::Batch, result, self.now))
     }
 
-    fn aside(&mut self, result: WriteResult) -> Vec<String> {
+    pub(super) fn aside(&mut self, result: WriteResult) -> Vec<String> {
         names(self.core.written(Place::Aside, result, self.now))
     }
 
-    fn committed(&mut self) -> Vec<String> {
+    pub(super) fn committed(&mut self) -> Vec<String> {
         self.written(COMMITTED)
     }
 
-    fn pass(&mut self, time: Duration) -> Vec<String> {
+    pub(super) fn pass(&mut self, time: Duration) -> Vec<String> {
         self.now += time;
         names(self.core.wake(self.now))
     }
 
     /// Fails for this long whatever is set aside, while probes pass.
-    fn fail_aside_for(&mut self, time: Duration) {
+    pub(super) fn fail_aside_for(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
             let due = self.next_wake().map_or(end, |due| due.min(end));
@@ -121,12 +122,12 @@ impl Table {
         }
     }
 
-    fn next_wake(&self) -> Option<Instant> {
+    pub(super) fn next_wake(&self) -> Option<Instant> {
         self.core.next_wake(self.now)
     }
 
     /// Fails whatever is written for this long.
-    fn fail_for(&mut self, time: Duration) {
+    pub(super) fn fail_for(&mut self, time: Duration) {
         let end = self.now + time;
         self.written(WriteResult::Unavailable);
         while self.now < end {
@@ -138,8 +139,8 @@ impl Table {
     }
 }
 
-const NOTHING: [&str; 0] = [];
-const COMMITTED: WriteResult = WriteResult::Committed { taken: Vec::new() };
+pub(super) const NOTHING: [&str; 0] = [];
+pub(super) const COMMITTED: WriteResult = WriteResult::Committed { taken: Vec::new() };
 
 #[tokio::test]
 async fn an_idle_writer_commits_at_once_and_gathers_meanwhile() {
@@ -252,150 +253,6 @@ async fn a_store_that_refuses_every_row_is_failing() {
 }
 
 #[tokio::test]
-async fn a_workspace_whose_rows_fail_holds_up_no_other() {
-    let mut table = Table::finishes();
-    for (workspace, id) in [(9, 9), (1, 1), (2, 2), (1, 3), (2, 4)] {
-        table.submit_of(workspace, id);
-    }
-    assert_eq!(table.committed(), ["ticket 1 Committed", "write 1 2 3 4"]);
-    assert_eq!(table.written(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), ["aside 1"]);
-    assert_eq!(table.submit_of(3, 5), ["write 5"], "others go on beside it");
-    assert_eq!(table.committed(), ["ticket 6 Committed"]);
-    assert_eq!(
-        table.submit_of(1, 6),
-        NOTHING,
-        "whose fault it was is not known yet"
-    );
-    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), ["aside 2"]);
-    assert_eq!(
-        table.aside(COMMITTED),
-        ["ticket 3 Committed", "write 4"],
-        "what is free goes with a batch again"
-    );
-    assert_eq!(table.committed(), ["ticket 5 Committed"]);
-    assert_eq!(
-        table.pass(FIRST_PAUSE),
-        ["aside 3"],
-        "first those that never failed alone"
-    );
-    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), NOTHING);
-    assert_eq!(table.pass(FIRST_PAUSE), NOTHING, "the pause grows");
-    assert_eq!(table.submit_of(2, 7), ["write 7"]);
-    assert_eq!(table.committed(), ["ticket 8 Committed"]);
-    assert_eq!(table.core.unwritten().len(), 3);
-    assert_eq!(table.core.failing_since(), None);
-
-    assert_eq!(table.pass(FIRST_PAUSE), ["aside 6"]);
-    assert_eq!(
-        table.aside(COMMITTED),
-        ["ticket 7 Committed", "aside 1"],
-        "it is free again"
-    );
-    assert_eq!(table.submit_of(1, 8), ["write 8"]);
-    assert_eq!(table.aside(COMMITTED), ["ticket 2 Committed", "aside 3"]);
-    assert_eq!(table.aside(COMMITTED), ["ticket 4 Committed"]);
-    assert_eq!(table.committed(), ["ticket 9 Committed"]);
-    assert!(table.core.is_idle());
-}
-
-/// Each of its tries may wait for a lock.
-#[tokio::test]
-async fn a_stuck_workspace_rests_longer_each_time() {
-    let mut table = Table::finishes();
-    table.submit(1);
-    table.written(WriteResult::Failed);
-    table.committed();
-    for pause in [50, 100, 200, 400, 800, 1000, 1000] {
-        let pause = Duration::from_millis(pause);
-        assert_eq!(table.pass(pause - Duration::from_millis(1)), NOTHING, "{pause:?}");
-        assert_eq!(table.pass(Duration::from_millis(1)), ["aside 1"], "{pause:?}");
-        assert_eq!(
-            table.aside(WriteResult::Failed),
-            ["write "],
-            "is it still the row?"
-        );
-        assert_eq!(table.committed(), NOTHING);
-    }
-    assert_eq!(table.core.failing_since(), None);
-}
-
-/// A row that is at fault by itself must not have its workspace's others wait for it.
-#[tokio::test]
-async fn a_row_at_fault_rests_alone_once_others_of_its_workspace_were_taken() {
-    let mut table = Table::finishes();
-    table.submit(1);
-    table.written(WriteResult::Failed);
-    table.committed();
-    table.submit(2);
-    assert_eq!(table.pass(FIRST_PAUSE), ["aside 2"]);
-    assert_eq!(table.aside(COMMITTED), ["ticket 2 Committed", "aside 1"]);
-    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), NOTHING);
-    for id in 3..10 {
-        assert_eq!(table.submit(id), [format!("write {id}")]);
-        assert_eq!(
-            table.committed(),
-            [format!("ticket {id} Committed")],
-            "nothing is due"
-        );
-    }
-    assert_eq!(table.core.unwritten(), [Uuid::from_u128(1)]);
-}
-
-/// Or each caller who comes back would make a batch of others fail.
-#[tokio::test]
-async fn a_workspace_that_failed_is_remembered() {
-    let mut table = Table::begins();
-    table.submit_of(1, 1);
-    table.written(WriteResult::Failed);
-    table.committed();
-    table.fail_aside_for(BEGIN_DEADLINE);
-    assert!(table.core.is_idle());
-    table.pass(Duration::from_secs(50));
-    assert_eq!(table.submit_of(2, 2), ["write 2"]);
-    assert_eq!(table.submit_of(1, 3), NOTHING);
-    assert_eq!(table.committed(), ["ticket 2 Committed", "aside 3"], "by itself");
-    assert_eq!(table.aside(COMMITTED), ["ticket 3 Committed"]);
-    assert_eq!(table.submit_of(1, 4), ["write 4"]);
-}
-
-#[tokio::test]
-async fn a_begin_that_is_aside_is_given_up_at_its_deadline() {
-    let mut table = Table::begins();
-    for id in 1..=3 {
-        table.submit(id);
-    }
-    assert_eq!(table.written(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), NOTHING, "the others are of the same workspace");
-    assert_eq!(table.pass(FIRST_PAUSE), ["aside 2"]);
-    assert_eq!(
-        table.pass(BEGIN_DEADLINE - FIRST_PAUSE),
-        ["ticket 3 NotWritten", "ticket 1 NotWritten", "ticket 2 Uncertain"],
-        "the store said that it did not write the first"
-    );
-    assert!(!table.core.is_idle(), "the write is still in flight");
-    assert_eq!(table.aside(WriteResult::Failed), ["write "]);
-    assert_eq!(table.committed(), NOTHING);
-    assert!(table.core.is_idle());
-    assert_eq!(table.next_wake(), None);
-}
-
-#[tokio::test]
-async fn begins_that_are_aside_count() {
-    let mut table = Table::begins();
-    table.submit(1);
-    table.written(WriteResult::Failed);
-    table.committed();
-    for id in 2..=4 {
-        assert!(!table.is_refused(id));
-    }
-    assert!(table.is_refused(5));
-}
-
-#[tokio::test]
 async fn an_outage_keeps_finishes() {
     let mut table = Table::finishes();
     table.submit(1);
@@ -409,20 +266,6 @@ async fn an_outage_keeps_finishes() {
     assert_eq!(table.committed(), ["ticket 1 Committed", "write 2 3"]);
     table.committed();
     assert!(table.core.unwritten().is_empty());
-}
-
-#[tokio::test]
-async fn a_row_that_gets_no_answer_twice_is_set_aside() {
-    let mut table = Table::finishes();
-    table.submit(1);
-    for _ in 0..2 {
-        assert_eq!(table.written(WriteResult::Unavailable), NOTHING);
-        assert_eq!(table.pass(FIRST_PAUSE), ["write "]);
-        table.committed();
-    }
-    assert_eq!(table.submit_of(2, 2), ["write 2"]);
-    assert_eq!(table.core.unwritten().len(), 2);
-    assert_eq!(table.aside(COMMITTED), ["ticket 1 Committed"]);
 }
 
 /// A batch may be too much for its deadline and would be for ever.
