@@ -2,10 +2,10 @@
 //! asked for. Neither goes through the queues of the writes.
 //!
 //! Each is a chore, done in rounds. A round goes through the rows that are due, a batch at a time. A batch that fails while the
-//! store answers is halved until a row at fault is alone. Its workspace is passed over for the rest of the round: the host may
-//! have a rule against it, and no workspace keeps the others waiting.
+//! store answers is halved until a row at fault is alone, and that is passed over. After some of them so is their workspace, for the
+//! rest of the round: the host may have a rule against it, and no workspace keeps the others waiting.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,11 @@ const BATCH: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for one statement; its indexes make it a matter of milliseconds.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Workspaces that a round passes over because a row of theirs fails. Each costs some statements and a line in the log; the next
-/// round goes on behind the last.
-const PASSED_OVER: usize = 16;
+/// Rows of one workspace that fail in a round before the rest of it is left to the next. Each costs some statements and a line
+/// in the log.
+const ROWS_PASSED_OVER: usize = 16;
+/// Workspaces with rows that fail after which a round ends; the next goes on behind the last of these.
+const WORKSPACES_AT_FAULT: usize = 16;
 
 /// When rows are settled and deleted.
 #[derive(Clone, Debug)]
@@ -90,8 +92,8 @@ struct Round {
     /// All rows up to this one have been dealt with, or passed over.
     place: Option<DueRow>,
     done: usize,
-    /// Workspaces.
-    passed_over: HashSet<Uuid>,
+    /// How many rows of which workspaces.
+    passed_over: HashMap<Uuid, usize>,
     /// Others held them, or were faster.
     left: usize,
 }
@@ -106,7 +108,7 @@ impl Round {
             upkeep,
             place: from,
             done: 0,
-            passed_over: HashSet::new(),
+            passed_over: HashMap::new(),
             left: 0,
         }
     }
@@ -151,7 +153,10 @@ impl Round {
         let last_of_all = rows.last().copied();
         let mut parts = vec![rows];
         while let Some(mut part) = parts.pop() {
-            part.retain(|row| !self.passed_over.contains(&row.workspace_id));
+            part.retain(|row| {
+                let failed = self.passed_over.get(&row.workspace_id);
+                failed.is_none_or(|failed| *failed < ROWS_PASSED_OVER)
+            });
             let Some(last) = part.last().copied() else {
                 continue;
             };
@@ -170,7 +175,7 @@ impl Round {
                 Err(error) => self.pass_over(last, &error),
             }
             self.place = Some(last);
-            if self.passed_over.len() == PASSED_OVER {
+            if self.passed_over.len() == WORKSPACES_AT_FAULT {
                 return Err(Stopped);
             }
         }
@@ -194,14 +199,14 @@ impl Round {
     }
 
     fn pass_over(&mut self, row: DueRow, error: &AuditStoreError) {
-        self.passed_over.insert(row.workspace_id);
+        *self.passed_over.entry(row.workspace_id).or_default() += 1;
         let (chore, cause) = (self.upkeep.chore, chain(error));
         tracing::error!(
             ?chore,
             exec_id = %row.id,
             workspace_id = %row.workspace_id,
             cause,
-            "the audit's upkeep passes over a workspace of which a row fails"
+            "the audit's upkeep passes over a row that fails"
         );
     }
 
