@@ -36,7 +36,8 @@ struct Stuck {
 pub(super) struct Aside {
     /// By workspace. One whose only row is in flight stays, so that its next row waits its turn too.
     stuck: BTreeMap<Uuid, Stuck>,
-    in_flight: Option<Pending>,
+    /// With the time at which it was handed over.
+    in_flight: Option<(Pending, Instant)>,
 }
 
 impl Aside {
@@ -76,12 +77,13 @@ impl Aside {
         let due = |stuck: &&mut Stuck| stuck.retry_at <= now && !stuck.is_empty();
         let stuck = self.stuck.values_mut().filter(due);
         let longest = stuck.min_by_key(|stuck| stuck.retry_at)?;
-        self.in_flight = longest.fresh.pop_front().or_else(|| longest.failed.pop_front());
-        self.in_flight.as_ref()
+        let next = longest.fresh.pop_front().or_else(|| longest.failed.pop_front());
+        self.in_flight = next.map(|pending| (pending, now));
+        self.in_flight()
     }
 
-    /// The row whose write has ended. To be given back with [`Aside::add_failed`] if it is to be tried again.
-    pub(super) fn take_in_flight(&mut self) -> Option<Pending> {
+    /// The row whose write has ended, and when it was handed over. To be given back with [`Aside::add_failed`] if it is to be tried again.
+    pub(super) fn take_in_flight(&mut self) -> Option<(Pending, Instant)> {
         self.in_flight.take()
     }
 
@@ -126,12 +128,12 @@ impl Aside {
 
     /// The row in flight.
     pub(super) fn in_flight(&self) -> Option<&Pending> {
-        self.in_flight.as_ref()
+        self.in_flight.as_ref().map(|(pending, _)| pending)
     }
 
     /// The row in flight, to be marked as given up.
     pub(super) fn in_flight_mut(&mut self) -> Option<&mut Pending> {
-        self.in_flight.as_mut()
+        self.in_flight.as_mut().map(|(pending, _)| pending)
     }
 
     /// When [`Aside::next`] may have one.

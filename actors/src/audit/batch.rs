@@ -68,8 +68,6 @@ pub(crate) struct GroupCommit {
     /// When the batch in flight was handed over, if one is.
     batch_since: Option<Instant>,
     aside: Aside,
-    /// When the row set aside that is in flight was handed over, if one is.
-    aside_since: Option<Instant>,
     limit: usize,
     last_ticket: Ticket,
     store: StoreHealth,
@@ -88,7 +86,6 @@ impl GroupCommit {
             in_flight: Vec::new(),
             batch_since: None,
             aside: Aside::default(),
-            aside_since: None,
             limit,
             last_ticket: 0,
             store: StoreHealth::Doubted { since: now },
@@ -132,8 +129,7 @@ impl GroupCommit {
                 self.batch_written(batch, &result, now);
             }
             Place::Aside => {
-                let handed_over = self.aside_since.take().unwrap_or(now);
-                if let Some(pending) = self.aside.take_in_flight() {
+                if let Some((pending, handed_over)) = self.aside.take_in_flight() {
                     self.observe(&result, false, handed_over, now);
                     self.row_written(pending, Place::Aside, &result, now);
                 }
@@ -291,7 +287,6 @@ impl GroupCommit {
         if self.store == StoreHealth::Well
             && let Some(pending) = self.aside.next(now)
         {
-            self.aside_since = Some(now);
             self.effects
                 .push(Effect::Write(Place::Aside, vec![pending.row.clone()]));
         }

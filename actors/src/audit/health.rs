@@ -86,7 +86,7 @@ impl StoreHealth {
         }
     }
 
-    /// Since when something is wrong, be it with a row or with the store.
+    /// When it is to be probed: at once while it is doubted, never while it is well.
     pub(super) fn probe_at(self, now: Instant) -> Option<Instant> {
         match self {
             Self::Well => None,

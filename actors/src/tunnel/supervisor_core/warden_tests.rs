@@ -180,19 +180,25 @@ async fn one_that_ends_is_started_again_after_a_pause() {
     assert_eq!(pauses, [1, 5, 15]);
 }
 
-/// A warden that can't fork ends, in the middle of an order that then has no answer.
-#[tokio::test]
-async fn a_tunnel_in_doubt_ends_only_once_somebody_can_end_what_is_left() {
+/// A tunnel whose warden has ended over an order.
+fn in_doubt() -> Table {
     let mut table = serving(settings());
     table.on(news(WardenEvent::Opened));
     table.on(news(WardenEvent::Ready));
     let now = table.now;
     table.on(news(WardenEvent::Ended { now }));
     table.on(Event::Poisoned { tunnel: 1 });
+    table
+}
+
+/// A warden that can't fork ends, in the middle of an order that then has no answer.
+#[tokio::test]
+async fn a_tunnel_in_doubt_ends_only_once_somebody_can_end_what_is_left() {
+    let mut table = in_doubt();
     assert_eq!(table.on(leases(1, 0)), [""; 0], "not yet");
     assert_eq!(
         table.core.next_wake(table.now),
-        Some(now + Duration::from_secs(1)),
+        Some(table.now + Duration::from_secs(1)),
         "when the next warden is due"
     );
     assert_eq!(table.pass(Duration::from_secs(1)), ["warden 1"]);
@@ -202,12 +208,7 @@ async fn a_tunnel_in_doubt_ends_only_once_somebody_can_end_what_is_left() {
 
 #[tokio::test]
 async fn a_tunnel_is_not_held_for_ever_for_a_warden() {
-    let mut table = serving(settings());
-    table.on(news(WardenEvent::Opened));
-    table.on(news(WardenEvent::Ready));
-    let now = table.now;
-    table.on(news(WardenEvent::Ended { now }));
-    table.on(Event::Poisoned { tunnel: 1 });
+    let mut table = in_doubt();
     table.on(leases(1, 0));
     for (pause, then) in [(1, [].as_slice()), (5, &[]), (15, &["close 1 retired"])] {
         let passed = table.pass(Duration::from_secs(pause));
